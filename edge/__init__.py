@@ -1,0 +1,1 @@
+"""The edge streaming server: takes uploads, seeds over QUIC, always answers."""

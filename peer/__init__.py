@@ -1,0 +1,1 @@
+"""The viewer's side: fetches, plays, holds, and uploads under the cap."""

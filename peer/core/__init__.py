@@ -1,0 +1,1 @@
+"""The peer's decisions, without I/O, clock or dice."""

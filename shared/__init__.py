@@ -1,0 +1,3 @@
+"""What tracker, peer and edge have in common; it knows none of them."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The central control server: who holds what, and who is sent where."""

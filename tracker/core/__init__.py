@@ -1,0 +1,1 @@
+"""The tracker's decisions, without I/O, clock or dice."""
