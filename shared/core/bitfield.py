@@ -1,0 +1,63 @@
+"""Which pieces of a swarm somebody holds; on the wire the first piece is the highest bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from shared.core.errors import ProtocolError, Reason
+
+
+class Bitfield:
+    """A set of piece numbers below `total`, held as one integer: unions and counts are one step."""
+
+    __slots__ = ("_bits", "total")
+
+    def __init__(self, total: int, pieces: Iterable[int] = ()) -> None:
+        self.total = total
+        self._bits = 0
+        for piece in pieces:
+            self.add(piece)
+
+    @classmethod
+    def parse(cls, raw: bytes, total: int) -> Bitfield:
+        """From its wire form. Raises ProtocolError for a wrong length or set spare bits."""
+        spare = -total % 8
+        bits = int.from_bytes(raw, "big")
+        if len(raw) != (total + 7) // 8 or bits & ((1 << spare) - 1):
+            raise ProtocolError(Reason.MALFORMED, f"a bitfield of {len(raw)} bytes for {total} pieces")
+        field = cls(total)
+        field._bits = bits >> spare
+        return field
+
+    def to_wire(self) -> bytes:
+        """Its wire form, ceil(total / 8) bytes."""
+        return (self._bits << (-self.total % 8)).to_bytes((self.total + 7) // 8, "big")
+
+    def add(self, piece: int) -> None:
+        """Adds a piece. Raises ProtocolError if there is no such piece."""
+        if not 0 <= piece < self.total:
+            raise ProtocolError(Reason.MALFORMED, f"piece {piece} of {self.total}")
+        self._bits |= 1 << (self.total - 1 - piece)
+
+    def discard(self, piece: int) -> None:
+        """Takes a piece away, if it is there."""
+        if 0 <= piece < self.total:
+            self._bits &= ~(1 << (self.total - 1 - piece))
+
+    def __contains__(self, piece: int) -> bool:
+        return 0 <= piece < self.total and bool(self._bits >> (self.total - 1 - piece) & 1)
+
+    def __len__(self) -> int:
+        return self._bits.bit_count()
+
+    def __iter__(self) -> Iterator[int]:
+        bits = self._bits
+        while bits:
+            top = bits.bit_length() - 1
+            yield self.total - 1 - top
+            bits ^= 1 << top
+
+    @property
+    def complete(self) -> bool:
+        """Whether every piece is there."""
+        return len(self) == self.total

@@ -1,0 +1,404 @@
+"""The control messages: *the* wire specification (`docs/protocol.md` is printed from it).
+
+Every connection is QUIC with both sides' certificates pinned to their node ids. The dialler
+opens one bidirectional stream for control; on it each side sends frames of a 4-byte
+big-endian length and a bencoded dictionary: key `t` holds the message's code, the others its
+fields. Fields at their default are left out; unknown keys are refused. `Hello` comes first,
+once, from both sides. Who may say what to whom stands in each class (`said_by`, `heard_by`)
+and is enforced by `shared/core/session.py`. Bulk bytes never travel here: see
+`shared/core/bulk.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from shared.core import bencode, codec
+from shared.core.codec import Limit
+from shared.core.errors import ProtocolError, Reason
+from shared.core.ids import InfoHash, Kind, Mode, NodeId, TitleId
+
+PROTOCOL_VERSION = 1
+ALPN = "penstock/1"
+MAX_MESSAGE_BYTES = 256 * 1024
+
+TERMINALS = frozenset({Kind.PC, Kind.STB, Kind.MOBILE})
+HOLDERS = TERMINALS | {Kind.EDGE}
+ANYBODY = frozenset(Kind)
+TRACKER = frozenset({Kind.TRACKER})
+EDGE = frozenset({Kind.EDGE})
+TOOL = frozenset({Kind.TOOL})
+CLIENTS = ANYBODY - TRACKER
+
+_U32 = (1 << 32) - 1
+_BIG = (1 << 53) - 1  # largest integer every JSON reader keeps exact
+
+Request = Annotated[int, Limit(1, _U32, "chosen by the asker; the answer carries it back")]
+Hash = Annotated[InfoHash, Limit(32, 32, "SHA-256 of the info dictionary (BEP 52)")]
+Node = Annotated[NodeId, Limit(32, 32, "SHA-256 of the node's Ed25519 public key")]
+Title = Annotated[TitleId, Limit(16, 16, "names a title for good")]
+Rate = Annotated[int, Limit(0, 1 << 40, "bytes per second")]
+Count = Annotated[int, Limit(0, _U32, "a count")]
+Bytes = Annotated[int, Limit(0, _BIG, "bytes")]
+Detail = Annotated[str, Limit(0, 400, "one line for a person")]
+
+
+class Event(StrEnum):
+    """What an announce reports, as in BitTorrent."""
+
+    STARTED = "started"
+    UPDATE = "update"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+
+
+class Why(StrEnum):
+    """Why a source stands in a redirect."""
+
+    NEAR_PC = "near-pc"  # a PC in the viewer's region with spare upload
+    NEAR_STB = "near-stb"  # a set-top box in the viewer's region
+    FAR_PC = "far-pc"
+    FAR_STB = "far-stb"
+    EDGE_FIRST = "edge-first"  # first in the title's rendezvous order
+    EDGE_SPARE = "edge-spare"  # second: takes over when the first is busy or gone
+
+
+class Stage(StrEnum):
+    """Where an upload stands."""
+
+    RECEIVING = "receiving"
+    PREPARING = "preparing"
+    HASHING = "hashing"
+    REGISTERING = "registering"
+    PUBLISHED = "published"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One encoding of a title, as the catalogue knows it."""
+
+    infohash: Hash
+    name: Annotated[str, Limit(1, 255, "file name")]
+    length: Bytes
+    bandwidth: Annotated[int, Limit(0, 1 << 40, "peak bits per second; 0 for a plain file")]
+    codecs: Annotated[str, Limit(0, 100, "RFC 6381")]
+    width: Annotated[int, Limit(0, 65535, "pixels")]
+    height: Annotated[int, Limit(0, 65535, "pixels")]
+    duration_ms: Annotated[int, Limit(0, _U32, "milliseconds")]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the catalogue."""
+
+    title_id: Title
+    title: Annotated[str, Limit(1, 800, "display title")]
+    signer: Node
+    renditions: Annotated[tuple[Rendition, ...], Limit(1, 16, "best first")]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Somebody a piece can be asked from, and why."""
+
+    node: Node
+    at: Annotated[str, Limit(3, 300, "host:port to dial")]
+    kind: Annotated[Kind, Limit(1, 16, "kind of node")]
+    region: Annotated[str, Limit(0, 32, "region")]
+    spare: Annotated[int, Limit(0, 7, "class of spare upload, 0 none to 7 most")]
+    why: Annotated[Why, Limit(1, 16, "reason")]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Bytes taken from one source so far."""
+
+    node: Node
+    taken_bytes: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First on every control stream, once, from both sides."""
+
+    code: ClassVar[int] = 1
+    said_by: ClassVar[frozenset[Kind]] = ANYBODY
+    heard_by: ClassVar[frozenset[Kind]] = ANYBODY
+
+    version: Annotated[int, Limit(1, 255, "protocol version; both must speak the same")]
+    kind: Annotated[Kind, Limit(1, 16, "kind of node")]
+    mode: Annotated[Mode, Limit(1, 16, "direct never uploads")]
+    region: Annotated[str, Limit(0, 32, "where the node says it is; may be empty")]
+    software: Annotated[str, Limit(0, 64, "name and version, for operators")]
+    observed: Annotated[str, Limit(3, 300, "the address the other side is seen at")]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The tracker's answer to a holder's Hello: how often to write."""
+
+    code: ClassVar[int] = 2
+    said_by: ClassVar[frozenset[Kind]] = TRACKER
+    heard_by: ClassVar[frozenset[Kind]] = CLIENTS
+
+    announce_seconds: Annotated[int, Limit(1, 3600, "announce each swarm at least this often")]
+    report_seconds: Annotated[int, Limit(1, 3600, "send a Report this often")]
+
+
+@dataclass(frozen=True, slots=True)
+class Browse:
+    """Asks for a page of the catalogue."""
+
+    code: ClassVar[int] = 3
+    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    heard_by: ClassVar[frozenset[Kind]] = TRACKER
+
+    request: Request
+    skip: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """A page of the catalogue, newest title first."""
+
+    code: ClassVar[int] = 4
+    said_by: ClassVar[frozenset[Kind]] = TRACKER
+    heard_by: ClassVar[frozenset[Kind]] = CLIENTS
+
+    request: Request
+    total: Count
+    entries: Annotated[tuple[Entry, ...], Limit(0, 50, "at most 50 a page")]
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Asks what a title is; answered by a Catalogue of one entry, or a Refusal."""
+
+    code: ClassVar[int] = 5
+    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    heard_by: ClassVar[frozenset[Kind]] = TRACKER
+
+    request: Request
+    title_id: Title
+
+
+@dataclass(frozen=True, slots=True)
+class Locate:
+    """Asks where a rendition can be had; answered by a Redirect or a Refusal."""
+
+    code: ClassVar[int] = 6
+    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    heard_by: ClassVar[frozenset[Kind]] = TRACKER
+
+    request: Request
+    infohash: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The tracker's ordered sources, each with its reason, and the ticket that opens them."""
+
+    code: ClassVar[int] = 7
+    said_by: ClassVar[frozenset[Kind]] = TRACKER
+    heard_by: ClassVar[frozenset[Kind]] = CLIENTS
+
+    request: Request
+    infohash: Hash
+    signer: Node  # whose signature the manifest must carry
+    ticket: Annotated[bytes, Limit(1, 512, "see Tickets")]
+    connections: Annotated[int, Limit(1, 32, "how many sources to use at once")]
+    sources: Annotated[tuple[Source, ...], Limit(0, 32, "best first, edges last")]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """What the sender holds of one swarm."""
+
+    code: ClassVar[int] = 8
+    said_by: ClassVar[frozenset[Kind]] = HOLDERS
+    heard_by: ClassVar[frozenset[Kind]] = TRACKER
+
+    infohash: Hash
+    event: Annotated[Event, Limit(1, 16, "as in BitTorrent")]
+    held: Count
+    total: Annotated[int, Limit(0, _U32, "pieces of the swarm; 0 while unknown")]
+    spare: Annotated[int, Limit(0, 7, "class of spare upload")]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How the sender is doing; counters run from its start."""
+
+    code: ClassVar[int] = 9
+    said_by: ClassVar[frozenset[Kind]] = HOLDERS
+    heard_by: ClassVar[frozenset[Kind]] = TRACKER
+
+    up_rate: Rate
+    down_rate: Rate
+    cap_rate: Annotated[int, Limit(0, 1 << 40, "upload cap in bytes per second; 0 is none")]
+    edge_bytes: Bytes  # taken from edges
+    peer_bytes: Bytes  # taken from peers
+    uploaded_bytes: Bytes
+    held_bytes: Bytes
+    connections: Count
+    stalls: Count
+    shares: Annotated[tuple[Share, ...], Limit(0, 8, "largest sources first")] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """An edge made a title and holds all of it; answered by Registered or a Refusal."""
+
+    code: ClassVar[int] = 10
+    said_by: ClassVar[frozenset[Kind]] = EDGE
+    heard_by: ClassVar[frozenset[Kind]] = TRACKER
+
+    request: Request
+    title_id: Title
+    title: Annotated[str, Limit(1, 800, "display title")]
+    rendition_list: Annotated[tuple[Rendition, ...], Limit(1, 16, "best first")]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The title is in the tracker's database for good."""
+
+    code: ClassVar[int] = 11
+    said_by: ClassVar[frozenset[Kind]] = TRACKER
+    heard_by: ClassVar[frozenset[Kind]] = EDGE
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Shows a ticket to a source; answered by Have, or by a Refusal with the same request."""
+
+    code: ClassVar[int] = 12
+    said_by: ClassVar[frozenset[Kind]] = TERMINALS | EDGE | TOOL
+    heard_by: ClassVar[frozenset[Kind]] = HOLDERS
+
+    request: Request
+    infohash: Hash
+    ticket: Annotated[bytes, Limit(1, 512, "see Tickets")]
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """Everything the sender holds of a swarm."""
+
+    code: ClassVar[int] = 13
+    said_by: ClassVar[frozenset[Kind]] = HOLDERS
+    heard_by: ClassVar[frozenset[Kind]] = HOLDERS | TOOL
+
+    request: Request
+    infohash: Hash
+    bitfield: Annotated[bytes, Limit(0, 128 * 1024, "first piece in the highest bit")]
+
+
+@dataclass(frozen=True, slots=True)
+class HaveMore:
+    """Pieces gained since the last Have or HaveMore, batched at 250 ms."""
+
+    code: ClassVar[int] = 14
+    said_by: ClassVar[frozenset[Kind]] = HOLDERS
+    heard_by: ClassVar[frozenset[Kind]] = HOLDERS | TOOL
+
+    infohash: Hash
+    pieces: Annotated[tuple[int, ...], Limit(1, 1024, "piece numbers")]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Pieces given up to make room."""
+
+    code: ClassVar[int] = 15
+    said_by: ClassVar[frozenset[Kind]] = HOLDERS
+    heard_by: ClassVar[frozenset[Kind]] = HOLDERS | TOOL
+
+    infohash: Hash
+    pieces: Annotated[tuple[int, ...], Limit(1, 1024, "piece numbers")]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The sender wants no more of this swarm; its ticket may be forgotten."""
+
+    code: ClassVar[int] = 16
+    said_by: ClassVar[frozenset[Kind]] = TERMINALS | EDGE | TOOL
+    heard_by: ClassVar[frozenset[Kind]] = HOLDERS
+
+    infohash: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A publisher wants to hand in a file, or go on with one; answered by UploadState."""
+
+    code: ClassVar[int] = 17
+    said_by: ClassVar[frozenset[Kind]] = TOOL
+    heard_by: ClassVar[frozenset[Kind]] = EDGE
+
+    request: Request
+    name: Annotated[str, Limit(1, 255, "file name, no slashes")]
+    title: Annotated[str, Limit(1, 800, "display title")]
+    length: Annotated[int, Limit(1, 1 << 40, "bytes")]
+    sha256: Annotated[bytes, Limit(32, 32, "of the whole file")]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadState:
+    """How far an upload is; sent on every change of stage and while one runs."""
+
+    code: ClassVar[int] = 18
+    said_by: ClassVar[frozenset[Kind]] = EDGE
+    heard_by: ClassVar[frozenset[Kind]] = TOOL
+
+    request: Request
+    upload: Annotated[bytes, Limit(32, 32, "names the upload on bulk streams")]
+    stage: Annotated[Stage, Limit(1, 16, "stage")]
+    received_bytes: Bytes
+    permille: Annotated[int, Limit(0, 1000, "of this stage")] = 0
+    title_id: Annotated[bytes, Limit(0, 16, "once published")] = b""
+    infohash: Annotated[bytes, Limit(0, 32, "once published")] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The answer to a request that is declined."""
+
+    code: ClassVar[int] = 19
+    said_by: ClassVar[frozenset[Kind]] = ANYBODY
+    heard_by: ClassVar[frozenset[Kind]] = ANYBODY
+
+    request: Request
+    reason: Annotated[Reason, Limit(1, 255, "number of the reason")]
+    detail: Detail = ""
+
+
+Message = (
+    Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
+    | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
+)  # fmt: skip
+
+ALL: tuple[type[Message], ...] = Message.__args__
+BY_CODE: dict[int, type[Message]] = {kind.code: kind for kind in ALL}
+
+
+def encode(message: Message) -> bytes:
+    """The bencoded body of a message. Raises LocalError if a field is over its limit."""
+    return bencode.dumps({b"t": message.code, **codec.to_wire(message)})
+
+
+def decode(body: bytes) -> Message:
+    """A message from its body. Raises ProtocolError for anything not exactly right."""
+    wire = bencode.loads(body, max_bytes=MAX_MESSAGE_BYTES)
+    if not isinstance(wire, dict) or not isinstance(wire.get(b"t"), int):
+        raise ProtocolError(Reason.MALFORMED, "not a message")
+    code = wire.pop(b"t")
+    kind = BY_CODE.get(code) if isinstance(code, int) else None
+    if kind is None:
+        raise ProtocolError(Reason.MALFORMED, f"unknown message {code}")
+    return codec.from_wire(kind, wire)

@@ -1,0 +1,321 @@
+"""Holding and serving, the same for edges and peers: who joined, who is told what we hold,
+which requests are answered next, and what the tracker is announced.
+
+Guests join a swarm with a ticket; they get our bitfield once and changes batched at 250 ms.
+Requests wait in one queue, earliest deadline first, for one of `slots` places; a guest over
+its fair part of the queue is told BUSY, so that it asks somebody else instead of waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shared.core import tickets
+from shared.core.actions import Action, Decline, Send, Serve
+from shared.core.bitfield import Bitfield
+from shared.core.bulk import PieceRequest
+from shared.core.errors import ProtocolError, Reason, Refused
+from shared.core.ids import InfoHash, NodeId
+from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Join, Leave, Refusal
+
+HAVE_BATCH_SECONDS = 0.25
+HAVE_BATCH_PIECES = 1024
+QUEUE_PER_GUEST = 16
+MAX_GUESTS = 512  # per swarm: bounds memory against ticket holders in masses
+FOREVER = float("inf")
+
+
+@dataclass(slots=True)
+class Guest:
+    """Somebody who joined a swarm here."""
+
+    expires_at: float
+    quota_bytes: int
+    taken_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Holding:
+    """One swarm we hold pieces of."""
+
+    held: Bitfield
+    guests: dict[NodeId, Guest] = field(default_factory=dict)
+    news: list[int] = field(default_factory=list)
+    losses: list[int] = field(default_factory=list)
+    tell_at: float = FOREVER
+    announce_at: float = 0.0
+    started: bool = False
+    completed: bool = False
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A piece request that was not answered yet, or is being answered."""
+
+    node: NodeId
+    request: PieceRequest
+    deadline: float
+    size: int
+    serving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeedingStatistics:
+    """Counters since start; `spare` is the class announced."""
+
+    guests: int
+    waiting: int
+    serving: int
+    served: int
+    declined: int
+    spare: int
+
+
+class Seeding:
+    """The serving half of an edge or a peer."""
+
+    def __init__(self, tracker: NodeId, slots: int, *, sharing: bool, announce_seconds: float = 60.0):
+        self.tracker = tracker
+        self.slots = slots
+        self.sharing = sharing
+        self.announce_seconds = announce_seconds
+        self.tracker_reachable = False
+        self.holdings: dict[InfoHash, Holding] = {}
+        self._requests: dict[int, Waiting] = {}
+        self._actions: deque[Action] = deque()
+        self._served = 0
+        self._declined = 0
+        self._spare = 7
+
+    # -- what we hold ---------------------------------------------------------------------
+
+    def hold(self, infohash: InfoHash, held: Bitfield, now: float) -> None:
+        """A swarm is known (its manifest is here); announced at once."""
+        if infohash not in self.holdings:
+            self.holdings[infohash] = Holding(held, announce_at=now, completed=held.complete)
+
+    def forget(self, infohash: InfoHash) -> None:
+        """The swarm is held no more."""
+        if self.holdings.pop(infohash, None) is not None:
+            self._announce(infohash, Event.STOPPED, 0, 0)
+
+    def gained(self, infohash: InfoHash, piece: int, now: float) -> None:
+        """A verified piece is in the store."""
+        holding = self.holdings[infohash]
+        if piece in holding.held:
+            return
+        holding.held.add(piece)
+        holding.news.append(piece)
+        holding.tell_at = min(holding.tell_at, now + HAVE_BATCH_SECONDS)
+        first = len(holding.held) == 1
+        if first or (holding.held.complete and not holding.completed):
+            holding.announce_at = now  # becoming a source, or a seeder, is news to the tracker
+
+    def lost(self, infohash: InfoHash, piece: int, now: float) -> None:
+        """The store gave a piece up."""
+        holding = self.holdings.get(infohash)
+        if holding is not None and piece in holding.held:
+            holding.held.discard(piece)
+            holding.completed = False
+            holding.losses.append(piece)
+            holding.tell_at = min(holding.tell_at, now + HAVE_BATCH_SECONDS)
+
+    # -- guests -----------------------------------------------------------------------------
+
+    def join(self, message: Join, sender: NodeId, now: float) -> None:
+        """A node shows its ticket; it gets our bitfield or a refusal."""
+        try:
+            guest, holding = self._admit(message, sender, now)
+        except Refused as refusal:
+            self._send(sender, Refusal(message.request, refusal.reason, refusal.detail))
+            return
+        before = holding.guests.get(sender)
+        guest.taken_bytes = before.taken_bytes if before else 0
+        holding.guests[sender] = guest
+        self._send(sender, Have(message.request, message.infohash, holding.held.to_wire()))
+
+    def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
+        ticket = tickets.check(
+            message.ticket, tracker=self.tracker, viewer=sender, infohash=message.infohash, now=now
+        )
+        holding = self.holdings.get(message.infohash)
+        if holding is None:
+            raise Refused(Reason.UNKNOWN_TITLE)
+        if not self.sharing:
+            raise Refused(Reason.NOT_SHARING)
+        if len(holding.guests) >= MAX_GUESTS and sender not in holding.guests:
+            raise Refused(Reason.BUSY, "too many guests")
+        return Guest(ticket.expires_at, ticket.quota_bytes), holding
+
+    def leave(self, message: Leave, sender: NodeId) -> None:
+        """A guest wants no more of a swarm."""
+        holding = self.holdings.get(message.infohash)
+        if holding is not None:
+            holding.guests.pop(sender, None)
+
+    def disconnected(self, node: NodeId) -> None:
+        """A connection is gone, and its requests with it."""
+        for holding in self.holdings.values():
+            holding.guests.pop(node, None)
+        for number in [n for n, waiting in self._requests.items() if waiting.node == node]:
+            self.served(number)
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def may_read_manifest(self, infohash: InfoHash, node: NodeId) -> Reason:
+        """Manifests go to guests only. NONE is yes."""
+        holding = self.holdings.get(infohash)
+        if holding is None:
+            return Reason.UNKNOWN_TITLE
+        return Reason.NONE if node in holding.guests else Reason.TICKET_INVALID
+
+    def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
+        """A piece request of `size` bytes arrived; Serve or Decline follows for `number`."""
+        reason = self._judge(request, node, size, now)
+        if reason is not Reason.NONE:
+            self._declined += 1
+            self._actions.append(Decline(number, reason))
+            return
+        self.holdings[request.infohash].guests[node].taken_bytes += size
+        self._requests[number] = Waiting(node, request, now + request.slack_ms / 1000, size)
+        self._serve_next()
+
+    def _judge(self, request: PieceRequest, node: NodeId, size: int, now: float) -> Reason:
+        holding = self.holdings.get(request.infohash)
+        if holding is None:
+            return Reason.UNKNOWN_TITLE
+        if not self.sharing:
+            return Reason.NOT_SHARING
+        guest = holding.guests.get(node)
+        if guest is None:
+            return Reason.TICKET_INVALID
+        # While the tracker cannot be reached nobody can renew a ticket: a dead tracker
+        # must not stop playback, so those who came in with a good one stay.
+        if now > guest.expires_at + tickets.CLOCK_SKEW_SECONDS and self.tracker_reachable:
+            return Reason.TICKET_EXPIRED
+        if guest.taken_bytes + size > guest.quota_bytes:
+            return Reason.NOT_ALLOWED
+        if request.piece not in holding.held:
+            return Reason.NOT_HELD
+        mine = sum(1 for waiting in self._requests.values() if waiting.node == node)
+        return Reason.BUSY if mine >= QUEUE_PER_GUEST else Reason.NONE
+
+    def _serve_next(self) -> None:
+        running = sum(1 for waiting in self._requests.values() if waiting.serving)
+        while running < self.slots:
+            idle = [(w.deadline, n) for n, w in self._requests.items() if not w.serving]
+            if not idle:
+                return
+            number = min(idle)[1]
+            self._requests[number].serving = True
+            running += 1
+            self._actions.append(Serve(number))
+
+    def served(self, number: int) -> None:
+        """A request ended: answered, declined by the shell, or given up by the asker."""
+        waiting = self._requests.pop(number, None)
+        if waiting is not None:
+            self._served += waiting.serving
+            self._serve_next()
+
+    def stop_sharing(self) -> None:
+        """Direct mode, pause or an empty budget: what waits is declined, what runs is the shell's."""
+        self.sharing = False
+        for number in [n for n, waiting in self._requests.items() if not waiting.serving]:
+            del self._requests[number]
+            self._declined += 1
+            self._actions.append(Decline(number, Reason.NOT_SHARING))
+
+    # -- announcing --------------------------------------------------------------------------
+
+    def tracker_connected(self, now: float) -> None:
+        """The tracker may have forgotten us: announce everything as new."""
+        self.tracker_reachable = True
+        for holding in self.holdings.values():
+            holding.started = False
+            holding.announce_at = now
+
+    def tracker_lost(self) -> None:
+        """Nothing to announce to."""
+        self.tracker_reachable = False
+
+    def set_spare(self, spare: int, now: float) -> None:
+        """The class of spare upload changed: the tracker hears at once."""
+        if spare != self._spare:
+            self._spare = spare
+            for holding in self.holdings.values():
+                holding.announce_at = min(holding.announce_at, now)
+
+    def get_timer(self) -> float:
+        """When `handle_timer` wants to be called; infinity for never."""
+        timer = FOREVER
+        for holding in self.holdings.values():
+            timer = min(timer, holding.tell_at)
+            if self.tracker_reachable:
+                timer = min(timer, holding.announce_at)
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        """Sends what is due: batched changes to guests, announces to the tracker."""
+        for infohash, holding in self.holdings.items():
+            if holding.tell_at <= now:
+                self._tell_guests(infohash, holding)
+            if self.tracker_reachable and holding.announce_at <= now:
+                self._announce_holding(infohash, holding, now)
+
+    def _tell_guests(self, infohash: InfoHash, holding: Holding) -> None:
+        news = [piece for piece in holding.news if piece in holding.held]
+        gone = [piece for piece in holding.losses if piece not in holding.held]
+        holding.news, holding.losses, holding.tell_at = [], [], FOREVER
+        for node in holding.guests:
+            for batch in _batches(news):
+                self._send(node, HaveMore(infohash, batch))
+            for batch in _batches(gone):
+                self._send(node, Gone(infohash, batch))
+
+    def _announce_holding(self, infohash: InfoHash, holding: Holding, now: float) -> None:
+        holding.announce_at = now + self.announce_seconds
+        event = Event.UPDATE
+        if not holding.started:
+            event = Event.STARTED
+        elif holding.held.complete and not holding.completed:
+            event = Event.COMPLETED
+        holding.started = True
+        holding.completed = holding.held.complete
+        self._announce(infohash, event, len(holding.held), holding.held.total)
+
+    def _announce(self, infohash: InfoHash, event: Event, held: int, total: int) -> None:
+        spare = self._spare if self.sharing else 0
+        if self.tracker_reachable:
+            self._send(self.tracker, Announce(infohash, event, held, total, spare))
+
+    def _send(
+        self, to: NodeId, message: Have | HaveMore | Gone | Refusal | Announce
+    ) -> None:
+        self._actions.append(Send(to, message))
+
+    def next_action(self) -> Action | None:
+        """The next order for the shell, or None."""
+        return self._actions.popleft() if self._actions else None
+
+    def statistics(self) -> SeedingStatistics:
+        """A snapshot for screens and metrics."""
+        serving = sum(1 for waiting in self._requests.values() if waiting.serving)
+        guests = {node for holding in self.holdings.values() for node in holding.guests}
+        waiting = len(self._requests) - serving
+        return SeedingStatistics(
+            len(guests), waiting, serving, self._served, self._declined, self._spare
+        )
+
+
+def _batches(pieces: list[int]) -> Iterator[tuple[int, ...]]:
+    for start in range(0, len(pieces), HAVE_BATCH_PIECES):
+        yield tuple(pieces[start : start + HAVE_BATCH_PIECES])
+
+
+def check_request(request: PieceRequest, leaf_count: int) -> None:
+    """Raises ProtocolError if the request asks for leaves the piece has not."""
+    if request.first_leaf + request.leaf_count > leaf_count:
+        raise ProtocolError(Reason.MALFORMED, f"leaves beyond the {leaf_count} of piece {request.piece}")

@@ -1,0 +1,287 @@
+"""The shell around a core: connections and their control streams, dialling, and one timer.
+
+Whatever happens is told to the core, and then its orders are carried out (`pump`). Orders that
+belong to one role only go to that role's `act`. A node may be connected twice for a moment
+(both dialled at once, or it came back before we missed it): the newest connection is used, and
+the core hears `connected` again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import trio
+
+from shared import clock
+from shared.connection import Connection, Stream
+from shared.core.actions import Dial, Hangup, Send
+from shared.core.errors import ConnectionLost, LocalError, ProtocolError, Reason, RemoteError
+from shared.core.ids import HostPort, Kind, Mode, NodeId
+from shared.core.messages import PROTOCOL_VERSION, Hello, Message
+from shared.core.session import Session
+from shared.endpoint import Endpoint
+
+log = logging.getLogger(__name__)
+
+OUTBOX_MESSAGES = 512  # a node that reads slower than this is hung up on
+HELLO_SECONDS = 10.0
+DIAL_SECONDS = 5.0
+
+
+class Core(Protocol):
+    """What every core offers its shell."""
+
+    def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None: ...
+    def disconnected(self, node: NodeId, reason: Reason, now: float) -> None: ...
+    def receive(self, message: Message, sender: NodeId, now: float) -> None: ...
+    def get_timer(self) -> float: ...
+    def handle_timer(self, now: float) -> None: ...
+    def next_action(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What our Hello says of us."""
+
+    kind: Kind
+    mode: Mode
+    region: str
+    software: str
+
+    def hello(self, observed: HostPort) -> Hello:
+        """The Hello for a node seen at `observed`."""
+        return Hello(PROTOCOL_VERSION, self.kind, self.mode, self.region, self.software, str(observed))
+
+
+@dataclass(slots=True)
+class _Link:
+    connection: Connection
+    session: Session
+    outbox: trio.MemorySendChannel[Message]
+    queue: trio.MemoryReceiveChannel[Message]
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    greeted: bool = False
+
+
+Act = Callable[[Any], None]
+OnStream = Callable[[NodeId, Stream], Awaitable[None]]
+
+
+class Node:
+    """Runs one core on one endpoint. Use `open_node`."""
+
+    def __init__(
+        self, endpoint: Endpoint, core: Core, introduction: Introduction, act: Act, on_stream: OnStream
+    ) -> None:
+        self.endpoint = endpoint
+        self.core = core
+        self._introduction = introduction
+        self._act = act
+        self._on_stream = on_stream
+        self._links: dict[NodeId, _Link] = {}
+        self._dialling: set[NodeId] = set()
+        self._timer_moved = trio.Event()
+        self._pumping = False
+        self.nursery: trio.Nursery
+
+    # -- towards the core -----------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Carries out what the core decided; call it after everything told to the core."""
+        if self._pumping:
+            return  # an order told the core something: the loop below goes on with it
+        self._pumping = True
+        try:
+            while (action := self.core.next_action()) is not None:
+                self._carry_out(action)
+        finally:
+            self._pumping = False
+        self._timer_moved.set()
+
+    def _carry_out(self, action: Any) -> None:
+        match action:
+            case Send():
+                self._send(action)
+            case Dial():
+                self._dial(action)
+            case Hangup():
+                link = self._links.get(action.node)
+                if link is not None:
+                    link.connection.close(action.reason, action.detail)
+            case _:
+                self._act(action)
+
+    def _send(self, action: Send) -> None:
+        link = self._links.get(action.to)
+        if link is None:
+            return
+        try:
+            link.outbox.send_nowait(action.message)
+        except trio.WouldBlock:
+            link.connection.close(Reason.BUSY, "reads too slowly")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is just going down; the core will hear so
+
+    def _dial(self, action: Dial) -> None:
+        if action.node in self._dialling:
+            return
+        if action.node in self._links:
+            link = self._links[action.node]
+            if link.greeted and link.session.theirs is not None:
+                now = clock.now()
+                self.core.connected(action.node, link.connection.remote, link.session.theirs, now)
+            return
+        self._dialling.add(action.node)
+        self.nursery.start_soon(self._dial_and_run, action)
+
+    async def _dial_and_run(self, action: Dial) -> None:
+        try:
+            connection = await self.endpoint.connect(action.node, action.at, timeout=DIAL_SECONDS)
+        except (ConnectionLost, LocalError) as error:
+            log.info("cannot reach %s at %s: %s", action.node.hex()[:8], action.at, error)
+            self._dialling.discard(action.node)
+            self.core.disconnected(action.node, Reason.TIMEOUT, clock.now())
+            self.pump()
+            return
+        self._dialling.discard(action.node)
+        await self._run_link(connection)
+
+    def connection(self, node: NodeId) -> Connection:
+        """The connection to a node. Raises ConnectionLost if there is none."""
+        link = self._links.get(node)
+        if link is None:
+            raise ConnectionLost(Reason.TIMEOUT, f"not connected to {node.hex()[:8]}")
+        return link.connection
+
+    # -- connections ----------------------------------------------------------------------------
+
+    async def _accept(self) -> None:
+        while True:
+            connection = await self.endpoint.accept()
+            self.nursery.start_soon(self._run_link, connection)
+
+    async def _run_link(self, connection: Connection) -> None:
+        outbox, queue = trio.open_memory_channel[Message](OUTBOX_MESSAGES)
+        link = _Link(connection, Session(self._introduction.kind), outbox, queue)
+        self._links[connection.peer] = link
+        reason = Reason.NONE
+        try:
+            async with trio.open_nursery() as nursery:
+                link.scope = nursery.cancel_scope
+                nursery.start_soon(self._watch, link)
+                await self._speak(link, nursery)
+        except* RemoteError as group:
+            error = _first(group)
+            reason = error.reason
+            connection.close(error.reason, error.detail)
+        except* LocalError as group:
+            reason = Reason.INTERNAL
+            log.error("%s", _first(group))
+            connection.close(reason)
+        finally:
+            connection.close(Reason.NONE)
+            self._unlink(link, reason)
+
+    def _unlink(self, link: _Link, reason: Reason) -> None:
+        node = link.connection.peer
+        if self._links.get(node) is link:
+            del self._links[node]
+            self.core.disconnected(node, reason, clock.now())
+            self.pump()
+
+    async def _watch(self, link: _Link) -> None:
+        raise await link.connection.wait_closed()
+
+    async def _speak(self, link: _Link, nursery: trio.Nursery) -> None:
+        connection = link.connection
+        with trio.move_on_after(HELLO_SECONDS) as timeout:
+            control = connection.open_stream() if connection.is_client else await connection.accept_stream()
+            await control.send_all(link.session.send(self._introduction.hello(connection.remote)))
+            await self._listen_once(link, control)
+        if timeout.cancelled_caught or link.session.theirs is None:
+            raise ProtocolError(Reason.TIMEOUT, "no Hello")
+        nursery.start_soon(self._write, link, control)
+        nursery.start_soon(self._take_streams, link, nursery)
+        while True:
+            await self._listen_once(link, control)
+
+    async def _listen_once(self, link: _Link, control: Stream) -> None:
+        received = await control.receive_some()
+        if not received:
+            raise ConnectionLost(Reason.NONE, "control stream ended")
+        messages = link.session.receive(received)
+        if self._links.get(link.connection.peer) is not link:
+            raise ConnectionLost(Reason.CANCELLED, "replaced by a newer connection")
+        for message in messages:
+            self._tell(link, message)
+        self.pump()
+
+    def _tell(self, link: _Link, message: Message) -> None:
+        connection = link.connection
+        if isinstance(message, Hello):
+            link.greeted = True
+            self.core.connected(connection.peer, connection.remote, message, clock.now())
+        else:
+            self.core.receive(message, connection.peer, clock.now())
+
+    async def _write(self, link: _Link, control: Stream) -> None:
+        async for message in link.queue:
+            await control.send_all(link.session.send(message))
+
+    async def _take_streams(self, link: _Link, nursery: trio.Nursery) -> None:
+        while True:
+            stream = await link.connection.accept_stream()
+            nursery.start_soon(self._run_stream, link, stream)
+
+    async def _run_stream(self, link: _Link, stream: Stream) -> None:
+        try:
+            await self._on_stream(link.connection.peer, stream)
+        except ConnectionLost:
+            pass  # _watch ends the whole link
+        except ProtocolError as error:
+            link.connection.close(error.reason, error.detail)
+        except RemoteError as error:
+            stream.reset(error.reason)
+        except LocalError as error:
+            log.error("%s", error)
+            stream.reset(Reason.INTERNAL)
+        finally:
+            stream.close()
+
+    # -- time -----------------------------------------------------------------------------------
+
+    async def _run_timer(self) -> None:
+        while True:
+            self._timer_moved = trio.Event()
+            wait_seconds = self.core.get_timer() - clock.now()
+            if wait_seconds > 0:
+                with trio.move_on_after(min(wait_seconds, 3600.0)):
+                    await self._timer_moved.wait()
+                    continue
+            self.core.handle_timer(clock.now())
+            self.pump()
+            await trio.lowlevel.checkpoint()
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+@asynccontextmanager
+async def open_node(
+    endpoint: Endpoint, core: Core, introduction: Introduction, act: Act, on_stream: OnStream
+) -> AsyncIterator[Node]:
+    """A running node; leaving the context stops its tasks (the endpoint says goodbye)."""
+    node = Node(endpoint, core, introduction, act, on_stream)
+    async with trio.open_nursery() as nursery:
+        node.nursery = nursery
+        nursery.start_soon(node._accept)
+        nursery.start_soon(node._run_timer)
+        node.pump()
+        yield node
+        nursery.cancel_scope.cancel()
