@@ -78,4 +78,12 @@ class AskManifest:
     signer: NodeId
 
 
-Action = Send | Dial | Hangup | Serve | Decline | Ask | Cancel | AskManifest
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The tracker answered a request of ours (None: the link broke first)."""
+
+    request: int
+    message: Message | None
+
+
+Action = Answer | Send | Dial | Hangup | Serve | Decline | Ask | Cancel | AskManifest

@@ -9,7 +9,7 @@ in the input; depth, size and integers (64-bit signed) are bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from bencodepy import BencodeDecodeError, BencodeDecoder, BencodeEncoder
@@ -17,9 +17,8 @@ from bencodepy import BencodeDecodeError, BencodeDecoder, BencodeEncoder
 from shared.core.errors import ProtocolError, Reason
 
 BencodeValue: TypeAlias = int | bytes | list["BencodeValue"] | dict[bytes, "BencodeValue"]
-Encodable: TypeAlias = (
-    int | bytes | list["Encodable"] | tuple["Encodable", ...] | Mapping[bytes, "Encodable"] | BencodeValue
-)
+# Read-only kinds, so that a dict[bytes, int] passes; that `str` passes too is caught when written.
+Encodable: TypeAlias = int | bytes | Sequence["Encodable"] | Mapping[bytes, "Encodable"]
 
 MAX_BYTES = 65536
 MAX_DEPTH = 16

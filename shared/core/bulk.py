@@ -43,9 +43,7 @@ class PieceRequest:
 
     def encode(self) -> bytes:
         """The header bytes."""
-        return _PIECE.pack(
-            1, self.infohash, self.piece, self.first_leaf, self.leaf_count, self.slack_ms
-        )
+        return _PIECE.pack(1, self.infohash, self.piece, self.first_leaf, self.leaf_count, self.slack_ms)
 
 
 @dataclass(frozen=True, slots=True)

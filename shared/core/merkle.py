@@ -15,6 +15,8 @@ Rows of hashes are packed: 32 bytes each, without separators.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
@@ -52,6 +54,39 @@ def root_of_layer(layer: bytes, piece_length: int) -> bytes:
     if not layer:
         raise ValueError("an empty file has no pieces root")
     return _fold(layer, _power_of_two_from(_count(layer)), zero_piece(piece_length // LEAF_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class FileTree:
+    """What a manifest says about a file's bytes.
+
+    `layer` has one packed hash per piece (of a single piece: the root); `layer` and `root`
+    are empty for an empty file.
+    """
+
+    length: int
+    piece_length: int
+    layer: bytes
+    root: bytes
+
+
+def layer_of_file(pieces: Iterable[bytes], piece_length: int) -> FileTree:
+    """Hashes a file handed in piece by piece, in order; only the last may be short.
+
+    Raises ValueError for a piece that is empty, too long, or short before the last.
+    """
+    length, hashes, first_leaves = 0, [], b""
+    for piece in pieces:
+        if not 0 < len(piece) <= piece_length or length % piece_length:
+            raise ValueError(f"a piece of {len(piece)} bytes at {length}")
+        leaves = leaves_of(piece)
+        first_leaves = first_leaves or leaves
+        hashes.append(piece_hash(leaves, piece_length, False))
+        length += len(piece)
+    if len(hashes) == 1:
+        hashes = [piece_hash(first_leaves, piece_length, True)]
+    layer = b"".join(hashes)
+    return FileTree(length, piece_length, layer, root_of_layer(layer, piece_length) if layer else b"")
 
 
 @cache

@@ -400,5 +400,5 @@ def decode(body: bytes) -> Message:
     code = wire.pop(b"t")
     kind = BY_CODE.get(code) if isinstance(code, int) else None
     if kind is None:
-        raise ProtocolError(Reason.MALFORMED, f"unknown message {code}")
+        raise ProtocolError(Reason.MALFORMED, f"unknown message {code!r}")
     return codec.from_wire(kind, wire)

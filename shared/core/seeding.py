@@ -291,9 +291,7 @@ class Seeding:
         if self.tracker_reachable:
             self._send(self.tracker, Announce(infohash, event, held, total, spare))
 
-    def _send(
-        self, to: NodeId, message: Have | HaveMore | Gone | Refusal | Announce
-    ) -> None:
+    def _send(self, to: NodeId, message: Have | HaveMore | Gone | Refusal | Announce) -> None:
         self._actions.append(Send(to, message))
 
     def next_action(self) -> Action | None:
@@ -305,9 +303,7 @@ class Seeding:
         serving = sum(1 for waiting in self._requests.values() if waiting.serving)
         guests = {node for holding in self.holdings.values() for node in holding.guests}
         waiting = len(self._requests) - serving
-        return SeedingStatistics(
-            len(guests), waiting, serving, self._served, self._declined, self._spare
-        )
+        return SeedingStatistics(len(guests), waiting, serving, self._served, self._declined, self._spare)
 
 
 def _batches(pieces: list[int]) -> Iterator[tuple[int, ...]]:

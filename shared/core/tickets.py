@@ -41,15 +41,11 @@ class Ticket:
 def issue(key: Ed25519PrivateKey, ticket: Ticket) -> bytes:
     """The signed bytes of a ticket."""
     public = key.public_key().public_bytes_raw()
-    body = _BODY.pack(
-        1, ticket.viewer, ticket.infohash, ticket.expires_at, ticket.quota_bytes, public
-    )
+    body = _BODY.pack(1, ticket.viewer, ticket.infohash, ticket.expires_at, ticket.quota_bytes, public)
     return body + signing.sign(key, _DOMAIN, body)
 
 
-def check(
-    raw: bytes, *, tracker: NodeId, viewer: NodeId, infohash: InfoHash, now: float
-) -> Ticket:
+def check(raw: bytes, *, tracker: NodeId, viewer: NodeId, infohash: InfoHash, now: float) -> Ticket:
     """The ticket, if `tracker` signed it for exactly this viewer and swarm and it still runs.
 
     Raises Refused with TICKET_INVALID or TICKET_EXPIRED.

@@ -53,9 +53,7 @@ class Answer:
     connections: int
 
 
-def choose(
-    swarm: Swarm, infohash: InfoHash, viewer: Viewer, rate: float, rng: Random, now: float
-) -> Answer:
+def choose(swarm: Swarm, infohash: InfoHash, viewer: Viewer, rate: float, rng: Random, now: float) -> Answer:
     """Sources of `infohash` for a viewer who needs `rate` bytes per second (0: a plain file)."""
     wanted = rate or PLAIN_FILE_RATE
     peers = [] if viewer.kind is Kind.MOBILE else _peers(swarm, viewer, rng, now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import exp2
 from random import Random
 
 from shared.core.ids import InfoHash, Kind, NodeId
@@ -43,7 +44,7 @@ class Holder:
     def reservation(self, now: float) -> float:
         """Bytes per second promised by our redirects that no report shows yet."""
         age = max(0.0, now - self.reserved_at)
-        return self.reserved_rate * 0.5 ** (age / RESERVATION_HALF_LIFE_SECONDS)
+        return self.reserved_rate * exp2(-age / RESERVATION_HALF_LIFE_SECONDS)
 
     def reserve(self, rate: float, now: float) -> None:
         """Notes that a viewer was sent here and may take `rate` bytes per second."""
@@ -95,9 +96,7 @@ class Swarms:
         self.swarms: dict[InfoHash, Swarm] = {}
         self._of_node: dict[NodeId, set[InfoHash]] = {}
 
-    def announce(
-        self, message: Announce, node: NodeId, kind: Kind, region: str, now: float
-    ) -> None:
+    def announce(self, message: Announce, node: NodeId, kind: Kind, region: str, now: float) -> None:
         """Takes in what a node says of one swarm."""
         if message.event is Event.STOPPED:
             self.remove(message.infohash, node)

@@ -17,8 +17,21 @@ from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason, Refused
 from shared.core.ids import HostPort, InfoHash, Kind, Mode, NodeId, TitleId
 from shared.core.messages import (
-    Announce, Browse, Catalogue, Describe, Entry, Hello, Locate, Message, Redirect, Refusal,
-    Register, Registered, Report, Schedule, Source,
+    Announce,
+    Browse,
+    Catalogue,
+    Describe,
+    Entry,
+    Hello,
+    Locate,
+    Message,
+    Redirect,
+    Refusal,
+    Register,
+    Registered,
+    Report,
+    Schedule,
+    Source,
 )  # fmt: skip
 from tracker.core import nodes, redirect
 from tracker.core.nodes import Node, Totals
@@ -169,9 +182,7 @@ class Tracker:
         )
         self._send(node.id, self._redirect(message, entry, node, answer, now))
 
-    def _redirect(
-        self, message: Locate, entry: Entry, node: Node, answer: Answer, now: float
-    ) -> Redirect:
+    def _redirect(self, message: Locate, entry: Entry, node: Node, answer: Answer, now: float) -> Redirect:
         expires_at = int(now) + tickets.TICKET_SECONDS
         ticket = tickets.Ticket(node.id, message.infohash, expires_at, tickets.UNLIMITED)
         sources = tuple(

@@ -1,0 +1,31 @@
+"""Whom an edge lets in: who may publish here, and how many pieces are served at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from shared.core.ids import HostPort, NodeId
+
+SLOTS = 64  # pieces being sent at once: bounds the edge's memory, 256 KiB each
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The rule for publishers: those named, and on request everybody on this machine."""
+
+    publishers: frozenset[NodeId]
+    local_publishers: bool
+
+    def may_publish(self, node: NodeId, at: HostPort) -> bool:
+        """Whether this node may hand in files."""
+        return node in self.publishers or (self.local_publishers and _is_loopback(at.host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host.split("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

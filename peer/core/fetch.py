@@ -1,0 +1,384 @@
+"""Getting one rendition: its sources, what is asked of whom, and when to change one's mind.
+
+A piece is asked from one source at a time and arrives leaf by leaf from its front, so what is
+missing of it is always its tail: a source that fails or dawdles is cancelled and the tail is
+asked elsewhere (the *rescue*). What was checked is never fetched twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from peer.core import picker
+from peer.core.playhead import Playhead
+from peer.core.source import Source
+from peer.core.sources import Sources
+from shared.core.actions import Action, Ask, AskManifest, Cancel
+from shared.core.bitfield import Bitfield
+from shared.core.bulk import NO_DEADLINE_MS
+from shared.core.errors import Reason
+from shared.core.ids import InfoHash, NodeId
+from shared.core.manifest import Manifest
+from shared.core.merkle import LEAF_BYTES
+from shared.core.messages import Redirect
+
+LOCATE_EVERY_SECONDS = 15.0  # new peers appear, tickets run out
+LOCATE_AGAIN_SECONDS = 2.0  # when there is nobody to ask
+TICK_SECONDS = 0.25
+SNUBBED_AFTER_SECONDS = 4.0  # without a single leaf
+RESCUE_MARGIN_SECONDS = 1.0
+DOWNLOAD_LOOK_AHEAD = 64  # pieces considered at once
+FOREVER = float("inf")
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One request under way."""
+
+    source: NodeId
+    piece: int
+    first_leaf: int
+    leaf_count: int
+    size: int
+    asked_at: float
+    arrived: int = 0
+
+
+class Fetch:
+    """One rendition being fetched. `number` gives fresh request numbers."""
+
+    def __init__(self, infohash: InfoHash, rng: Random, numbers: Iterator[int]) -> None:
+        self.infohash = infohash
+        self.manifest: Manifest | None = None
+        self.held: Bitfield | None = None
+        self.playhead: Playhead | None = None
+        self.downloading = False
+        self.locate_at = 0.0
+        self.edge_bytes = 0
+        self.peer_bytes = 0
+        self.wasted_bytes = 0
+        self.refused: Reason | None = None
+        self._rng = rng
+        self._numbers = numbers
+        self._chunks: dict[int, Chunk] = {}
+        self._busy_pieces: set[int] = set()  # asked for, or being stored
+        self._done_leaves: dict[int, int] = {}
+        self._waiting: dict[int, int] = {}  # piece -> readers that wait for it
+        self._manifest_from: NodeId | None = None
+        self._order: list[int] = []
+        self._tick_at = FOREVER
+        self._actions: deque[Action] = deque()
+        self.sources = Sources(infohash, numbers, self._actions)
+
+    # -- the manifest ---------------------------------------------------------------------------
+
+    def learn(self, manifest: Manifest, held: Bitfield, now: float) -> None:
+        """The manifest is here, and `held` of its pieces (shared with the one who announces)."""
+        self.manifest, self.held = manifest, held
+        self.playhead = Playhead(manifest)
+        self._manifest_from = None
+        for node in self.sources.learn_total(manifest.piece_count):
+            self.ban(node, now)
+        self.schedule(now)
+
+    def manifest_failed(self, node: NodeId, now: float) -> None:
+        """A source could not give the manifest, or gave a wrong one."""
+        self._manifest_from = None
+        self.drop(node, now)
+        self._ask_manifest()
+
+    def _ask_manifest(self) -> None:
+        signer = self.sources.signer
+        if self.manifest is not None or self._manifest_from is not None or signer is None:
+            return
+        ready = [s for s in self.sources.all if s.joined]
+        if ready:
+            first = min(ready, key=lambda s: not s.is_edge)
+            self._manifest_from = first.node
+            self._actions.append(AskManifest(first.node, self.infohash, signer))
+
+    # -- sources ----------------------------------------------------------------------------------
+
+    def redirected(self, message: Redirect, now: float) -> None:
+        """The tracker named sources."""
+        self.refused = None
+        found = self.sources.redirected(message)
+        self.locate_at = now + (LOCATE_EVERY_SECONDS if found else LOCATE_AGAIN_SECONDS)
+
+    def connected(self, node: NodeId) -> None:
+        """A connection came up."""
+        self.sources.connected(node)
+
+    def have(self, node: NodeId, bitfield: bytes, now: float) -> None:
+        """A source let us in. Raises ProtocolError if its bitfield is none."""
+        self.sources.have(node, bitfield, self.manifest.piece_count if self.manifest else None)
+        self._ask_manifest()
+        self.schedule(now)
+
+    def join_refused(self, request: int, node: NodeId, reason: Reason, now: float) -> bool:
+        """Whether this refused a Join of ours; then the source is left alone."""
+        if not self.sources.is_join(request, node):
+            return False
+        if reason in (Reason.TICKET_EXPIRED, Reason.TICKET_INVALID):
+            self.locate_at = now + LOCATE_AGAIN_SECONDS
+        self.drop(node, now)
+        return True
+
+    def gained(self, node: NodeId, pieces: tuple[int, ...], now: float) -> None:
+        """A source has more. Raises ProtocolError."""
+        self.sources.note(node, pieces)
+        self.schedule(now)
+
+    def gave_up(self, node: NodeId, pieces: tuple[int, ...]) -> None:
+        """A source has less."""
+        self.sources.note(node, pieces, gone=True)
+
+    def drop(self, node: NodeId, now: float) -> None:
+        """A source is gone, or refused us."""
+        for number in [n for n, chunk in self._chunks.items() if chunk.source == node]:
+            self._give_up(number)
+        if not self.sources.remove(node):
+            return
+        if self._manifest_from == node:
+            self._manifest_from = None
+            self._ask_manifest()
+        if self.wanted(now):
+            self.locate_at = min(self.locate_at, now + LOCATE_AGAIN_SECONDS)
+            self.schedule(now)
+
+    def ban(self, node: NodeId, now: float) -> None:
+        """It sent bytes that do not match: never again."""
+        self.sources.ban(node)
+        self.drop(node, now)
+
+    # -- what is wanted ---------------------------------------------------------------------------
+
+    def wanted(self, now: float) -> bool:
+        """Whether anything is to be fetched at present."""
+        if self.held is None or self.playhead is None:
+            return True
+        if self.held.complete:
+            return False
+        return self.downloading or bool(self._waiting) or self.playhead.active(now)
+
+    def read(self, offset: int, now: float) -> bool:
+        """The player wants the byte at `offset`; whether its piece is held already."""
+        assert self.manifest is not None and self.held is not None and self.playhead is not None
+        self.playhead.read(offset, now)
+        self._wake(now)
+        return offset // self.manifest.piece_length in self.held
+
+    def download(self, now: float) -> None:
+        """All of it is wanted, whoever reads."""
+        self.downloading = True
+        self._wake(now)
+
+    def _wake(self, now: float) -> None:
+        if self.locate_at == FOREVER:
+            self.locate_at = now
+        self.schedule(now)
+
+    def wait(self, piece: int, now: float) -> None:
+        """A reader waits for a piece: until `stop_waiting` it comes before everything else."""
+        self._waiting[piece] = self._waiting.get(piece, 0) + 1
+        self._wake(now)
+
+    def stop_waiting(self, piece: int) -> None:
+        """A reader got its piece, or gave up."""
+        self._waiting[piece] -= 1
+        if not self._waiting[piece]:
+            del self._waiting[piece]
+
+    def _window(self, now: float) -> Iterator[tuple[int, float]]:
+        """Missing pieces with their slack, the most urgent first."""
+        assert self.manifest is not None and self.held is not None and self.playhead is not None
+        for piece in sorted(self._waiting):
+            yield piece, 0.0
+        if self.playhead.active(now):
+            first = self.playhead.read_offset // self.manifest.piece_length
+            for piece in range(first, self.manifest.piece_count):
+                slack = self.playhead.deadline(piece * self.manifest.piece_length) - now
+                if slack > picker.PREFETCH_SECONDS:
+                    break
+                yield piece, slack
+
+    def schedule(self, now: float) -> None:
+        """Asks for whatever should be asked now. Cheap: call it after every change."""
+        if self.manifest is None or self.held is None or self.held.complete:
+            self._tick_at = FOREVER
+            return
+        sources = self.sources.all
+        for piece, slack in self._window(now):
+            if piece not in self.held and piece not in self._busy_pieces:
+                size = self._missing_bytes(piece)
+                source = picker.choose(sources, piece, size, slack, now)
+                if source is not None:
+                    self._ask(source, piece, slack, now)
+        if self.downloading:
+            self._schedule_download(sources, now)
+        self._tick_at = now + TICK_SECONDS if self.wanted(now) else FOREVER
+
+    def _schedule_download(self, sources: list[Source], now: float) -> None:
+        for piece in self._download_order():
+            source = picker.choose_for_download(sources, piece, self._missing_bytes(piece), now)
+            if source is not None:
+                self._ask(source, piece, FOREVER, now)
+
+    def _download_order(self) -> list[int]:
+        """The next missing pieces in an order of this peer's own, so that downloaders who
+        start together fetch different pieces and can trade them."""
+        assert self.manifest is not None and self.held is not None
+        held, busy = self.held, self._busy_pieces
+        if not self._order:
+            self._order = [p for p in range(self.manifest.piece_count) if p not in held]
+            self._rng.shuffle(self._order)
+        while self._order and self._order[-1] in held:
+            self._order.pop()
+        found: list[int] = []
+        for piece in reversed(self._order):
+            if piece not in held and piece not in busy:
+                found.append(piece)
+                if len(found) == DOWNLOAD_LOOK_AHEAD:
+                    break
+        return found
+
+    def _missing_bytes(self, piece: int) -> int:
+        assert self.manifest is not None
+        return self.manifest.piece_size(piece) - self._done_leaves.get(piece, 0) * LEAF_BYTES
+
+    def _ask(self, source: Source, piece: int, slack: float, now: float) -> None:
+        assert self.manifest is not None
+        first = self._done_leaves.get(piece, 0)
+        count = self.manifest.leaf_count(piece) - first
+        size = self._missing_bytes(piece)
+        number = next(self._numbers)
+        if source.outstanding_bytes == 0:
+            source.ready_since = source.progress_at = now
+        source.outstanding_bytes += size
+        self._chunks[number] = Chunk(source.node, piece, first, count, size, now)
+        self._busy_pieces.add(piece)
+        slack_ms = NO_DEADLINE_MS if slack == FOREVER else max(0, min(3_600_000, int(slack * 1000)))
+        self._actions.append(Ask(number, source.node, self.infohash, piece, first, count, slack_ms))
+
+    # -- what arrives -----------------------------------------------------------------------------
+
+    def owns(self, number: int) -> bool:
+        """Whether this request is one of ours and still runs."""
+        return number in self._chunks
+
+    def leaf_arrived(self, number: int, size: int, now: float) -> bool:
+        """The next leaf of a request was checked; whether it is still wanted."""
+        chunk = self._chunks.get(number)
+        source = self.sources.by_node.get(chunk.source) if chunk else None
+        if chunk is None or source is None:
+            self.wasted_bytes += size
+            return False
+        chunk.arrived += 1
+        chunk.size -= size
+        source.outstanding_bytes -= size
+        source.taken_bytes += size
+        source.progress_at = now
+        if source.is_edge:
+            self.edge_bytes += size
+        else:
+            self.peer_bytes += size
+        self._done_leaves[chunk.piece] = chunk.first_leaf + chunk.arrived
+        return True
+
+    def chunk_ended(self, number: int, reason: Reason, now: float) -> None:
+        """A request is over: NONE if all of it arrived."""
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            return
+        source = self.sources.by_node.get(chunk.source)
+        whole = reason is Reason.NONE and chunk.arrived == chunk.leaf_count
+        if source is not None and whole:
+            source.delivered(chunk.leaf_count * LEAF_BYTES, now - source.ready_since)
+            source.ready_since = now
+        self._release(number, keep_piece=whole)
+        if not whole:
+            self._failed(chunk, reason, now)
+        self.schedule(now)
+
+    def _release(self, number: int, *, keep_piece: bool = False) -> None:
+        chunk = self._chunks.pop(number)
+        source = self.sources.by_node.get(chunk.source)
+        if source is not None:
+            source.outstanding_bytes -= chunk.size
+        if not keep_piece:  # else it is being stored: `stored` frees it
+            self._busy_pieces.discard(chunk.piece)
+
+    def _failed(self, chunk: Chunk, reason: Reason, now: float) -> None:
+        source = self.sources.by_node.get(chunk.source)
+        if source is None:
+            return
+        match reason:
+            case Reason.BAD_DATA:
+                self.ban(chunk.source, now)
+            case Reason.NOT_HELD:
+                source.note((chunk.piece,), gone=True)
+            case Reason.BUSY:
+                source.busy_until = now + 0.5 + self._rng.random() / 2
+            case Reason.TICKET_EXPIRED | Reason.TICKET_INVALID:
+                source.joined = False
+                self.locate_at = now
+            case Reason.CANCELLED:
+                pass
+            case Reason.NOT_SHARING | Reason.UNKNOWN_TITLE | Reason.NOT_ALLOWED:
+                self.drop(chunk.source, now)
+            case _:
+                source.snub(now)
+
+    def stored(self, piece: int, held: bool, now: float) -> None:
+        """The store took the piece, or could not (then it is fetched again when needed)."""
+        self._busy_pieces.discard(piece)
+        self._done_leaves.pop(piece, None)
+        if held and self.held is not None and self.held.complete:
+            self.sources.leave_all()
+        self.schedule(now)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def get_timer(self) -> float:
+        """When `handle_timer` wants to be called."""
+        return self._tick_at
+
+    def handle_timer(self, now: float) -> None:
+        """Looks for sources that dawdle, and for work."""
+        if now >= self._tick_at:
+            self._rescue(now)
+            self.schedule(now)
+
+    def _rescue(self, now: float) -> None:
+        for number, chunk in list(self._chunks.items()):
+            source = self.sources.by_node[chunk.source]
+            if now - max(source.progress_at, chunk.asked_at) > SNUBBED_AFTER_SECONDS:
+                source.snub(now)
+                self._give_up(number)
+            elif not source.is_edge and self._too_late(chunk, source, now):
+                self._give_up(number)
+
+    def _too_late(self, chunk: Chunk, source: Source, now: float) -> bool:
+        """Whether an edge must take over now for the piece to be in time."""
+        assert self.manifest is not None and self.playhead is not None
+        edges = [s for s in self.sources.all if s.is_edge and s.has_room(chunk.size, now)]
+        if not edges:
+            return False
+        slack = self.playhead.deadline(chunk.piece * self.manifest.piece_length) - now
+        by_edge = min(s.queue_seconds(chunk.size) for s in edges)
+        ahead = [
+            c.size for c in self._chunks.values() if c.source == chunk.source and c.asked_at <= chunk.asked_at
+        ]
+        by_peer = sum(ahead) / source.rate
+        return slack < by_edge + RESCUE_MARGIN_SECONDS and by_peer > max(slack, by_edge)
+
+    def _give_up(self, number: int) -> None:
+        self._actions.append(Cancel(number))
+        self._release(number)
+
+    def next_action(self) -> Action | None:
+        """The next order for the shell, or None."""
+        return self._actions.popleft() if self._actions else None

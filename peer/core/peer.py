@@ -1,0 +1,334 @@
+"""A peer's decisions: it fetches what is watched, serves what it holds, and tells the tracker.
+
+The serving half is `shared.core.seeding`, each rendition's fetching half is `peer.core.fetch`;
+here they meet: messages are handed to whom they concern, pieces that arrived are held and
+announced, and the upload cap sets the class of spare upload.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+from peer.core.fetch import LOCATE_EVERY_SECONDS, Fetch
+from peer.core.upload_cap import CapStatistics, UploadCap
+from shared.core.actions import Action, Hangup, Send
+from shared.core.bitfield import Bitfield
+from shared.core.bulk import PieceRequest
+from shared.core.errors import ProtocolError, Reason
+from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId
+from shared.core.manifest import Manifest
+from shared.core.messages import (
+    Browse,
+    Catalogue,
+    Describe,
+    Gone,
+    Have,
+    HaveMore,
+    Hello,
+    Join,
+    Leave,
+    Locate,
+    Message,
+    Redirect,
+    Refusal,
+    Report,
+    Schedule,
+    Share,
+)  # fmt: skip
+from shared.core.seeding import Seeding, SeedingStatistics
+from shared.core.tracker_link import TrackerLink
+
+REPORT_SHARES = 8
+SPARE_EVERY_SECONDS = 1.0
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """What the core needs of the configuration."""
+
+    tracker: Address
+    mode: Mode
+    uplink_rate: float  # bytes per second
+    upload_slots: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What the shell measured, bytes per second and bytes on the wire since start."""
+
+    up_rate: float
+    down_rate: float
+    uploaded_bytes: int
+    held_bytes: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatistics:
+    """A snapshot for screens; byte counts are of verified film, not of the wire."""
+
+    tracker_up: bool
+    edge_bytes: int
+    peer_bytes: int
+    wasted_bytes: int
+    stalls: int
+    cap: CapStatistics
+    seeding: SeedingStatistics
+    taken: tuple[Share, ...]
+
+
+class Peer:
+    """The core of a desktop peer or set-top box."""
+
+    def __init__(self, settings: PeerSettings, rng: Random) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._numbers: Iterator[int] = count(1)
+        self.link = TrackerLink(settings.tracker, rng)
+        sharing = settings.mode is Mode.SHARED
+        self.seeding = Seeding(settings.tracker.node, settings.upload_slots, sharing=sharing)
+        self.cap = UploadCap(settings.uplink_rate)
+        self.fetches: dict[InfoHash, Fetch] = {}
+        self._kinds: dict[NodeId, Kind] = {}
+        self._taken: dict[NodeId, int] = {}
+        self._locates: dict[int, InfoHash] = {}
+        self._report_seconds = FOREVER
+        self._report_at = FOREVER
+        self._spare_at = 0.0
+        self._rates = Rates(0, 0, 0, 0, 0)
+        self._actions: deque[Action] = deque()
+
+    # -- what the user wants --------------------------------------------------------------------
+
+    def fetch(self, infohash: InfoHash, now: float) -> Fetch:
+        """Begins, or goes on, with one rendition; held pieces come with `hold` before."""
+        fetch = self.fetches.get(infohash)
+        if fetch is None:
+            fetch = self.fetches[infohash] = Fetch(infohash, self._rng, self._numbers)
+        fetch.locate_at = min(fetch.locate_at, now)
+        return fetch
+
+    def hold(self, manifest: Manifest, pieces: frozenset[int], now: float) -> None:
+        """Pieces of this rendition are in the store: serve them, announce them."""
+        held = Bitfield(manifest.piece_count, pieces)
+        self.seeding.hold(manifest.infohash, held, now)
+        held = self.seeding.holdings[manifest.infohash].held
+        self.fetch(manifest.infohash, FOREVER).learn(manifest, held, now)
+
+    def browse(self, skip: int) -> int:
+        """Asks for a page of the catalogue; an Answer with this number follows."""
+        request = self.link.new_request()
+        self.link.ask(request, Browse(request, skip))
+        return request
+
+    def describe(self, address: Address) -> int:
+        """Asks what a title is; an Answer with this number follows."""
+        assert address.title is not None
+        request = self.link.new_request()
+        self.link.ask(request, Describe(request, address.title))
+        return request
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
+        """A node said Hello."""
+        self._kinds[node] = hello.kind
+        if self.link.connected(node, hello):
+            self._locates.clear()
+            self.seeding.tracker_connected(now)
+            for fetch in self.fetches.values():
+                fetch.locate_at = min(fetch.locate_at, now)
+        for fetch in self.fetches.values():
+            fetch.connected(node)
+
+    def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
+        """A connection ended or never came up."""
+        if self.link.disconnected(node, now):
+            self.seeding.tracker_lost()
+            self._report_at = FOREVER
+        self.seeding.disconnected(node)
+        for fetch in self.fetches.values():
+            fetch.drop(node, now)
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def receive(self, message: Message, sender: NodeId, now: float) -> None:
+        """Takes one message of a connected node."""
+        try:
+            self._take(message, sender, now)
+        except ProtocolError as error:
+            self._actions.append(Hangup(sender, error.reason, error.detail))
+
+    def _take(self, message: Message, sender: NodeId, now: float) -> None:
+        match message:
+            case Join():
+                self.seeding.join(message, sender, now)
+            case Leave():
+                self.seeding.leave(message, sender)
+            case Have() | HaveMore() | Gone():
+                self._take_holdings(message, sender, now)
+            case Refusal():
+                self._refused(message, sender, now)
+            case Schedule() | Redirect() | Catalogue() if sender == self.link.tracker.node:
+                self._take_tracker(message, now)
+            case _:
+                raise ProtocolError(Reason.UNEXPECTED, type(message).__name__)
+
+    def _take_holdings(self, message: Have | HaveMore | Gone, sender: NodeId, now: float) -> None:
+        fetch = self.fetches.get(message.infohash)
+        if fetch is None:
+            return  # we left while it was on its way
+        match message:
+            case Have():
+                fetch.have(sender, message.bitfield, now)
+            case HaveMore():
+                fetch.gained(sender, message.pieces, now)
+            case Gone():
+                fetch.gave_up(sender, message.pieces)
+
+    def _take_tracker(self, message: Schedule | Redirect | Catalogue, now: float) -> None:
+        match message:
+            case Schedule():
+                self.seeding.announce_seconds = float(message.announce_seconds)
+                self._report_seconds = float(message.report_seconds)
+                self._report_at = now + self._rng.random() * self._report_seconds
+            case Redirect():
+                infohash = self._locates.pop(message.request, None)
+                if infohash != message.infohash or infohash not in self.fetches:
+                    raise ProtocolError(Reason.UNEXPECTED, "a redirect nobody asked for")
+                self.fetches[infohash].redirected(message, now)
+            case Catalogue():
+                if not self.link.answered(message.request, message):
+                    raise ProtocolError(Reason.UNEXPECTED, "a page nobody asked for")
+
+    def _refused(self, message: Refusal, sender: NodeId, now: float) -> None:
+        if sender == self.link.tracker.node:
+            infohash = self._locates.pop(message.request, None)
+            if infohash is not None:
+                self.fetches[infohash].refused = message.reason
+            elif not self.link.answered(message.request, message):
+                raise ProtocolError(Reason.UNEXPECTED, "a refusal of nothing")
+            return
+        for fetch in self.fetches.values():
+            if fetch.join_refused(message.request, sender, message.reason, now):
+                return
+
+    # -- bulk -------------------------------------------------------------------------------------
+
+    def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
+        """A piece request arrived; Serve or Decline follows."""
+        self.seeding.requested(number, request, node, size, now)
+
+    def leaf_arrived(self, number: int, node: NodeId, size: int, now: float) -> bool:
+        """A checked leaf of one of our requests; whether it is still wanted."""
+        fetch = self._owner(number)
+        if fetch is None:
+            return False
+        self._taken[node] = self._taken.get(node, 0) + size
+        return fetch.leaf_arrived(number, size, now)
+
+    def chunk_ended(self, number: int, reason: Reason, now: float) -> None:
+        """One of our requests is over."""
+        fetch = self._owner(number)
+        if fetch is not None:
+            fetch.chunk_ended(number, reason, now)
+
+    def _owner(self, number: int) -> Fetch | None:
+        return next((f for f in self.fetches.values() if f.owns(number)), None)
+
+    def stored(self, infohash: InfoHash, piece: int, held: bool, now: float) -> None:
+        """The store took a piece, or could not."""
+        if held:
+            self.seeding.gained(infohash, piece, now)
+        self.fetches[infohash].stored(piece, held, now)
+
+    def lost(self, infohash: InfoHash, piece: int, now: float) -> None:
+        """The store gave a piece up."""
+        self.seeding.lost(infohash, piece, now)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def measured(self, rates: Rates) -> None:
+        """What the shell measured since the last time; goes into the next Report."""
+        self._rates = rates
+        self.cap.used(rates.up_rate)
+
+    def get_timer(self) -> float:
+        """When `handle_timer` wants to be called."""
+        timer = min(self.seeding.get_timer(), self.link.get_timer(), self._report_at, self._spare_at)
+        for fetch in self.fetches.values():
+            timer = min(timer, fetch.get_timer())
+        if self.link.up:
+            timer = min([timer, *(f.locate_at for f in self.fetches.values())])
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        """Dials, announces, reports, locates, rescues: whatever is due."""
+        self.link.handle_timer(now)
+        if now >= self._spare_at:
+            self._spare_at = now + SPARE_EVERY_SECONDS
+            self.seeding.set_spare(self.cap.spare_class(), now)
+        self.seeding.handle_timer(now)
+        for fetch in self.fetches.values():
+            fetch.handle_timer(now)
+            if self.link.up and now >= fetch.locate_at:
+                self._locate(fetch, now)
+        if now >= self._report_at:
+            self._report_at = now + self._report_seconds
+            self._actions.append(Send(self.link.tracker.node, self._report()))
+
+    def _locate(self, fetch: Fetch, now: float) -> None:
+        if not fetch.wanted(now):
+            fetch.locate_at = FOREVER
+            return
+        fetch.locate_at = now + LOCATE_EVERY_SECONDS
+        request = self.link.new_request()
+        self._locates[request] = fetch.infohash
+        self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash)))
+
+    def _report(self) -> Report:
+        statistics = self.statistics()
+        rates = self._rates
+        return Report(
+            up_rate=int(rates.up_rate),
+            down_rate=int(rates.down_rate),
+            cap_rate=int(statistics.cap.cap_rate) if self.seeding.sharing else 0,
+            edge_bytes=statistics.edge_bytes,
+            peer_bytes=statistics.peer_bytes,
+            uploaded_bytes=rates.uploaded_bytes,
+            held_bytes=rates.held_bytes,
+            connections=rates.connections,
+            stalls=statistics.stalls,
+            shares=statistics.taken[:REPORT_SHARES],
+        )
+
+    def next_action(self) -> Action | None:
+        """The next order for the shell, or None."""
+        if self._actions:
+            return self._actions.popleft()
+        parts: list[TrackerLink | Seeding | Fetch] = [self.link, self.seeding, *self.fetches.values()]
+        return next((a for part in parts if (a := part.next_action()) is not None), None)
+
+    def statistics(self) -> PeerStatistics:
+        """A snapshot for screens and reports."""
+        fetches = self.fetches.values()
+        taken = sorted(self._taken.items(), key=lambda item: -item[1])
+        return PeerStatistics(
+            tracker_up=self.link.up,
+            edge_bytes=sum(f.edge_bytes for f in fetches),
+            peer_bytes=sum(f.peer_bytes for f in fetches),
+            wasted_bytes=sum(f.wasted_bytes for f in fetches),
+            stalls=sum(f.playhead.stalls for f in fetches if f.playhead is not None),
+            cap=self.cap.statistics(),
+            seeding=self.seeding.statistics(),
+            taken=tuple(Share(node, size) for node, size in taken),
+        )
+
+    def kind_of(self, node: NodeId) -> Kind | None:
+        """What a node said it is, once it was connected."""
+        return self._kinds.get(node)

@@ -1,0 +1,98 @@
+"""Somebody a piece can be asked from, and how well that went so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.core import spare
+from shared.core.bitfield import Bitfield
+from shared.core.ids import HostPort, Kind, NodeId
+
+EDGE_FIRST_RATE = 1_500_000.0  # bytes/s believed of an edge before anything was measured
+PEER_FIRST_RATE = 128_000.0  # and of a peer that says it has more to spare
+RATE_MEMORY = 0.7  # weight of the past in the estimate
+QUEUE_SECONDS = 1.5  # ask for no more than it delivers in this time
+LEAST_QUEUE_PIECES = 2  # but always keep the next request waiting at the source
+BUSY_SECONDS = 0.7
+SNUB_SECONDS = 8.0  # forgiven after this
+
+
+@dataclass(slots=True)
+class Source:
+    """One source of one rendition."""
+
+    node: NodeId
+    at: HostPort
+    kind: Kind
+    spare: int
+    rate: float = 0.0
+    joined: bool = False
+    raw_held: bytes = b""  # until the manifest tells how many pieces there are
+    held: Bitfield | None = None
+    outstanding_bytes: int = 0
+    taken_bytes: int = 0
+    busy_until: float = 0.0
+    progress_at: float = 0.0
+    ready_since: float = 0.0  # when the request now at its head began to be its turn
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.EDGE:
+            self.rate = EDGE_FIRST_RATE
+        else:
+            self.rate = max(32_000.0, min(PEER_FIRST_RATE, spare.rate_of(self.spare)))
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether its bytes cost the platform money."""
+        return self.kind is Kind.EDGE
+
+    def learn_total(self, total: int) -> None:
+        """The manifest is here. Raises ProtocolError if its bitfield does not fit."""
+        self.held = Bitfield.parse(self.raw_held, total)
+
+    def has(self, piece: int) -> bool:
+        """Whether it said that it holds the piece."""
+        return self.held is not None and piece in self.held
+
+    def note(self, pieces: tuple[int, ...], *, gone: bool = False) -> None:
+        """It gained pieces, or gave them up. Raises ProtocolError for impossible numbers."""
+        if self.held is None:
+            self._note_raw(pieces, gone)
+            return
+        for piece in pieces:
+            if gone:
+                self.held.discard(piece)
+            else:
+                self.held.add(piece)
+
+    def _note_raw(self, pieces: tuple[int, ...], gone: bool) -> None:
+        raw = bytearray(self.raw_held)
+        for piece in pieces:
+            index, bit = piece // 8, 0x80 >> piece % 8
+            if index < len(raw):
+                raw[index] = raw[index] & ~bit if gone else raw[index] | bit
+        self.raw_held = bytes(raw)
+
+    def queue_seconds(self, more_bytes: int = 0) -> float:
+        """Queue time: how long until what was asked, and `more_bytes`, will be here."""
+        return (self.outstanding_bytes + more_bytes) / self.rate
+
+    def has_room(self, size: int, now: float) -> bool:
+        """Whether asking for `size` more bytes keeps its queue short enough."""
+        if not self.joined or now < self.busy_until:
+            return False
+        limit = max(LEAST_QUEUE_PIECES * size, self.rate * QUEUE_SECONDS)
+        return self.outstanding_bytes + size <= limit
+
+    def delivered(self, size: int, seconds: float) -> None:
+        """A chunk of `size` bytes took `seconds` of its own turn."""
+        sample = size / max(seconds, 0.001)
+        self.rate = max(8_000.0, RATE_MEMORY * self.rate + (1 - RATE_MEMORY) * sample)
+        self.failures = 0
+
+    def snub(self, now: float) -> None:
+        """It promised and did not deliver: leave it alone for a while."""
+        self.failures += 1
+        self.rate = max(8_000.0, self.rate / 2)
+        self.busy_until = now + SNUB_SECONDS * min(self.failures, 4)

@@ -1,0 +1,115 @@
+"""The sources of one rendition: named by the tracker, dialled, joined, banned."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from peer.core.source import Source
+from shared.core.actions import Action, Dial, Hangup, Send
+from shared.core.errors import LocalError, ProtocolError, Reason
+from shared.core.ids import InfoHash, NodeId, parse_host_port
+from shared.core.messages import Join, Leave, Redirect
+from shared.core.messages import Source as Named
+
+
+class Sources:
+    """Who may be asked. `numbers` gives fresh request numbers; orders go to `actions`."""
+
+    def __init__(self, infohash: InfoHash, numbers: Iterator[int], actions: deque[Action]) -> None:
+        self.by_node: dict[NodeId, Source] = {}
+        self.signer: NodeId | None = None
+        self._infohash = infohash
+        self._numbers = numbers
+        self._actions = actions
+        self._ticket = b""
+        self._banned: set[NodeId] = set()
+        self._joins: dict[NodeId, int] = {}
+
+    @property
+    def all(self) -> list[Source]:
+        """Every source, joined or not."""
+        return list(self.by_node.values())
+
+    def redirected(self, message: Redirect) -> bool:
+        """Dials new sources and shows everybody the new ticket; whether there is any source."""
+        self.signer = message.signer
+        self._ticket = message.ticket
+        for source in self.all:
+            if source.joined:
+                self._join(source.node)
+        places = message.connections - sum(not s.is_edge for s in self.all)
+        for named in message.sources:
+            new = self._new(named)
+            if new is not None and (new.is_edge or places > 0):
+                places -= not new.is_edge
+                self.by_node[new.node] = new
+                self._actions.append(Dial(new.node, new.at))
+        return bool(self.by_node)
+
+    def _new(self, named: Named) -> Source | None:
+        if named.node in self._banned or named.node in self.by_node:
+            return None
+        try:
+            return Source(named.node, parse_host_port(named.at), named.kind, named.spare)
+        except LocalError:
+            return None  # the tracker saw nonsense; the next source may do
+
+    def connected(self, node: NodeId) -> None:
+        """A connection came up: join there if it is a source."""
+        source = self.by_node.get(node)
+        if source is not None:
+            source.joined = False
+            self._join(node)
+
+    def _join(self, node: NodeId) -> None:
+        number = self._joins[node] = next(self._numbers)
+        self._actions.append(Send(node, Join(number, self._infohash, self._ticket)))
+
+    def is_join(self, request: int, node: NodeId) -> bool:
+        """Whether this is the number of our last Join there."""
+        return self._joins.get(node) == request
+
+    def have(self, node: NodeId, bitfield: bytes, total: int | None) -> None:
+        """A source let us in. Raises ProtocolError if its bitfield is none."""
+        source = self.by_node.get(node)
+        if source is not None:
+            source.raw_held = bitfield
+            if total is not None:
+                source.learn_total(total)
+            source.joined = True
+
+    def learn_total(self, total: int) -> list[NodeId]:
+        """The manifest is here; those whose bitfields cannot be."""
+        liars: list[NodeId] = []
+        for source in self.all:
+            if source.joined:
+                try:
+                    source.learn_total(total)
+                except ProtocolError:
+                    liars.append(source.node)
+        return liars
+
+    def note(self, node: NodeId, pieces: tuple[int, ...], *, gone: bool = False) -> None:
+        """A source gained pieces, or gave them up. Raises ProtocolError for impossible ones."""
+        source = self.by_node.get(node)
+        if source is not None:
+            source.note(pieces, gone=gone)
+
+    def remove(self, node: NodeId) -> bool:
+        """Whether it was one of ours; it is forgotten, but may be named again."""
+        self._joins.pop(node, None)
+        return self.by_node.pop(node, None) is not None
+
+    def ban(self, node: NodeId) -> None:
+        """It sent bytes that do not match their hashes: never again."""
+        self._banned.add(node)
+        self._actions.append(Hangup(node, Reason.BAD_DATA, "bytes do not match their hashes"))
+
+    def leave_all(self) -> None:
+        """Nothing more is wanted: sources may forget us."""
+        for source in self.all:
+            if source.joined:
+                self._actions.append(Send(source.node, Leave(self._infohash)))
+        self.by_node.clear()
+        self._joins.clear()

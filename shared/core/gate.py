@@ -1,0 +1,157 @@
+"""The gate: who may build the next datagram, and when.
+
+It stands *before* packets are built. A connection with stream data to send asks; while the
+bucket holds enough for one full datagram, the gate gives turns, round robin, one datagram a
+turn. Whatever really leaves is charged with its IP and UDP headers. Datagrams that cannot wait
+(acknowledgements, handshakes, window updates, probes, closes) leave at once, but they are charged
+too, so they come out of what data may use.
+
+The invariant. Call `level` what the bucket holds (burst at most; negative is a debt). For any
+stretch of W seconds that ends with a level of L
+
+    bytes out  <=  rate x W + burst - L
+
+A turn is only given while level >= one full datagram, so L >= 0 after every turn: any stretch
+that ends with a turn's datagram keeps to rate x W + burst, whatever else left within it. Only a
+stretch that ends in a run of at-once datagrams can exceed that, by the debt they made (-L).
+
+Trade-off: the shorter the burst, the smoother the line and the more often a late timer wastes
+what the bucket could not save. `burst_for` takes a couple of datagrams or 5 ms of the rate,
+whichever is more: 0.5 % of a 1 s window.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Generic, TypeVar
+
+from shared.core.rate import RateMeter, TokenBucket
+
+MAX_DATAGRAM_BYTES = 1350  # QUIC payload of the largest datagram; shared/quic.py says why
+HEADER_BYTES_V4 = 28  # IPv4 20 + UDP 8
+HEADER_BYTES_V6 = 48  # IPv6 40 + UDP 8
+TURN_BYTES = MAX_DATAGRAM_BYTES + HEADER_BYTES_V6  # what a turn may cost at most
+BURST_SECONDS = 0.005
+
+Asker = TypeVar("Asker", bound=Hashable)
+
+
+class Pass(Enum):
+    """How a datagram came to leave."""
+
+    TURN = "turn"  # stream data, in its turn
+    AT_ONCE = "at once"  # could not wait, or the gate was open
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatistics:
+    """What a gate did. Bytes count IP and UDP headers."""
+
+    rate: float | None  # bytes/s allowed; None: open
+    out_rate: float  # bytes/s that left lately
+    turn_bytes: int
+    at_once_bytes: int
+    turns: int
+    waiting: int  # connections that wait for a turn
+    debt_bytes: float
+
+
+def burst_for(rate: float) -> float:
+    """The burst for a rate in bytes/s: a couple of datagrams or 5 ms, whichever is more."""
+    return max(2.0 * TURN_BYTES, rate * BURST_SECONDS)
+
+
+class Gate(Generic[Asker]):
+    """Gives turns to askers so that all that leaves keeps to `rate` bytes/s; None is an open gate."""
+
+    def __init__(self, rate: float | None = None, burst_bytes: float | None = None) -> None:
+        """Raises ValueError for a rate below 0, or a burst below one datagram (`TURN_BYTES`)."""
+        if burst_bytes is not None and burst_bytes < TURN_BYTES:
+            raise ValueError(f"a burst of {burst_bytes} bytes; one datagram takes {TURN_BYTES}")
+        self._burst_bytes = burst_bytes
+        self._is_open = rate is None
+        self._bucket = TokenBucket(rate or 0.0, self._burst(rate or 0.0))
+        self._waiting: OrderedDict[Asker, None] = OrderedDict()
+        self._meter = RateMeter()
+        self._bytes = {Pass.TURN: 0, Pass.AT_ONCE: 0}
+        self._turns = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second allowed, headers included; None: no bound."""
+        return None if self._is_open else self._bucket.rate
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody needs to ask."""
+        return self._is_open
+
+    @property
+    def paused(self) -> bool:
+        """The rate is 0: no turns at all until it is set again."""
+        return self.rate == 0
+
+    def set_rate(self, rate: float | None, now: float) -> None:
+        """Change the rate from `now` on. Raises ValueError for a rate below 0 or not finite.
+
+        A gate that was open starts with an empty bucket: its last bytes knew no bound.
+        """
+        if rate is not None:
+            self._bucket.set_rate(rate, now, self._burst(rate))
+            if self._is_open:
+                self._bucket.empty(now)
+        self._is_open = rate is None
+
+    def ask(self, asker: Asker) -> None:
+        """Queue for a turn; asking twice is asking once."""
+        if asker not in self._waiting:
+            self._waiting[asker] = None
+
+    def withdraw(self, asker: Asker) -> None:
+        """Leave the queue, if in it."""
+        self._waiting.pop(asker, None)
+
+    def next_turn(self, now: float) -> Asker | None:
+        """Who may now send one datagram, or None. The asker leaves the queue and may ask again.
+
+        What it sends must be charged before the next call; sending nothing costs nothing.
+        """
+        if not self._waiting or not self._has_credit(now):
+            return None
+        self._turns += 1
+        return self._waiting.popitem(last=False)[0]
+
+    def charge(self, count: int, how: Pass, now: float) -> None:
+        """Account for a datagram of `count` bytes, headers included, that left at `now`."""
+        self._bytes[how] += count
+        self._meter.add(count, now)
+        if not self._is_open:
+            self._bucket.take(count, now)
+
+    def ready_at(self, now: float) -> float:
+        """When the next turn can be given: `inf` if nobody waits or the gate is paused."""
+        if not self._waiting or self.paused:
+            return inf
+        return now if self._is_open else self._bucket.ready_at(TURN_BYTES, now)
+
+    def statistics(self, now: float) -> GateStatistics:
+        """A frozen view for screens and metrics."""
+        return GateStatistics(
+            rate=self.rate,
+            out_rate=self._meter.rate(now),
+            turn_bytes=self._bytes[Pass.TURN],
+            at_once_bytes=self._bytes[Pass.AT_ONCE],
+            turns=self._turns,
+            waiting=len(self._waiting),
+            debt_bytes=0.0 if self._is_open else max(0.0, -self._bucket.available(now)),
+        )
+
+    def _has_credit(self, now: float) -> bool:
+        return self._is_open or (not self.paused and self._bucket.available(now) >= TURN_BYTES)
+
+    def _burst(self, rate: float) -> float:
+        return burst_for(rate) if self._burst_bytes is None else self._burst_bytes
