@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from random import Random
+from shared.core.dice import Dice
 
 from edge.core.admission import SLOTS, Admission
 from shared.core import spare
@@ -70,7 +70,7 @@ EdgeAction = Action | BeginUpload
 class Edge:
     """The core of an edge."""
 
-    def __init__(self, tracker: Address, admission: Admission, rng: Random) -> None:
+    def __init__(self, tracker: Address, admission: Admission, rng: Dice) -> None:
         self.link = TrackerLink(tracker, rng)
         self.seeding = Seeding(tracker.node, SLOTS, sharing=True)
         self._admission = admission
@@ -155,6 +155,10 @@ class Edge:
     def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
         """A piece request arrived; Serve or Decline follows."""
         self.seeding.requested(number, request, node, size, now)
+
+    def served(self, number: int) -> None:
+        """A request that was to be served ended."""
+        self.seeding.served(number)
 
     # -- time and screens -----------------------------------------------------------------------
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from random import Random
 
 from peer.core import picker
-from peer.core.playhead import Playhead
 from peer.core.source import Source
 from peer.core.sources import Sources
+from peer.core.wishes import Wishes
 from shared.core.actions import Action, Ask, AskManifest, Cancel
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import NO_DEADLINE_MS
+from shared.core.dice import Dice
 from shared.core.errors import Reason
 from shared.core.ids import InfoHash, NodeId
 from shared.core.manifest import Manifest
@@ -30,7 +30,6 @@ LOCATE_AGAIN_SECONDS = 2.0  # when there is nobody to ask
 TICK_SECONDS = 0.25
 SNUBBED_AFTER_SECONDS = 4.0  # without a single leaf
 RESCUE_MARGIN_SECONDS = 1.0
-DOWNLOAD_LOOK_AHEAD = 64  # pieces considered at once
 FOREVER = float("inf")
 
 
@@ -50,12 +49,9 @@ class Chunk:
 class Fetch:
     """One rendition being fetched. `number` gives fresh request numbers."""
 
-    def __init__(self, infohash: InfoHash, rng: Random, numbers: Iterator[int]) -> None:
+    def __init__(self, infohash: InfoHash, rng: Dice, numbers: Iterator[int]) -> None:
         self.infohash = infohash
-        self.manifest: Manifest | None = None
-        self.held: Bitfield | None = None
-        self.playhead: Playhead | None = None
-        self.downloading = False
+        self.wishes: Wishes | None = None  # until the manifest is here
         self.locate_at = 0.0
         self.edge_bytes = 0
         self.peer_bytes = 0
@@ -66,19 +62,27 @@ class Fetch:
         self._chunks: dict[int, Chunk] = {}
         self._busy_pieces: set[int] = set()  # asked for, or being stored
         self._done_leaves: dict[int, int] = {}
-        self._waiting: dict[int, int] = {}  # piece -> readers that wait for it
         self._manifest_from: NodeId | None = None
-        self._order: list[int] = []
         self._tick_at = FOREVER
         self._actions: deque[Action] = deque()
         self.sources = Sources(infohash, numbers, self._actions)
 
     # -- the manifest ---------------------------------------------------------------------------
 
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest, once a source has given it."""
+        return self.wishes.manifest if self.wishes else None
+
+    @property
+    def known(self) -> Wishes:
+        """What is wanted, once the manifest is here; not to be asked for before."""
+        assert self.wishes is not None, "the manifest is not here yet"
+        return self.wishes
+
     def learn(self, manifest: Manifest, held: Bitfield, now: float) -> None:
         """The manifest is here, and `held` of its pieces (shared with the one who announces)."""
-        self.manifest, self.held = manifest, held
-        self.playhead = Playhead(manifest)
+        self.wishes = Wishes(manifest, held, self._rng)
         self._manifest_from = None
         for node in self.sources.learn_total(manifest.piece_count):
             self.ban(node, now)
@@ -157,102 +161,59 @@ class Fetch:
     # -- what is wanted ---------------------------------------------------------------------------
 
     def wanted(self, now: float) -> bool:
-        """Whether anything is to be fetched at present."""
-        if self.held is None or self.playhead is None:
-            return True
-        if self.held.complete:
-            return False
-        return self.downloading or bool(self._waiting) or self.playhead.active(now)
+        """Whether anything is to be fetched at present; at first the manifest is."""
+        return self.wishes is None or self.wishes.any(now)
 
     def read(self, offset: int, now: float) -> bool:
-        """The player wants the byte at `offset`; whether its piece is held already."""
-        assert self.manifest is not None and self.held is not None and self.playhead is not None
-        self.playhead.read(offset, now)
+        """The player wants the byte at `offset`; whether its piece is here already."""
+        self.known.playhead.read(offset, now)
         self._wake(now)
-        return offset // self.manifest.piece_length in self.held
-
-    def download(self, now: float) -> None:
-        """All of it is wanted, whoever reads."""
-        self.downloading = True
-        self._wake(now)
-
-    def _wake(self, now: float) -> None:
-        if self.locate_at == FOREVER:
-            self.locate_at = now
-        self.schedule(now)
+        return self.known.here(offset // self.known.manifest.piece_length)
 
     def wait(self, piece: int, now: float) -> None:
         """A reader waits for a piece: until `stop_waiting` it comes before everything else."""
-        self._waiting[piece] = self._waiting.get(piece, 0) + 1
+        self.known.wait(piece, now)
         self._wake(now)
 
     def stop_waiting(self, piece: int) -> None:
         """A reader got its piece, or gave up."""
-        self._waiting[piece] -= 1
-        if not self._waiting[piece]:
-            del self._waiting[piece]
+        self.known.stop_waiting(piece)
 
-    def _window(self, now: float) -> Iterator[tuple[int, float]]:
-        """Missing pieces with their slack, the most urgent first."""
-        assert self.manifest is not None and self.held is not None and self.playhead is not None
-        for piece in sorted(self._waiting):
-            yield piece, 0.0
-        if self.playhead.active(now):
-            first = self.playhead.read_offset // self.manifest.piece_length
-            for piece in range(first, self.manifest.piece_count):
-                slack = self.playhead.deadline(piece * self.manifest.piece_length) - now
-                if slack > picker.PREFETCH_SECONDS:
-                    break
-                yield piece, slack
+    def download(self, wanted: bool, now: float) -> None:
+        """All of it is wanted, whoever reads; or no longer."""
+        self.known.downloading = wanted
+        self._wake(now)
+
+    def _wake(self, now: float) -> None:
+        if self.locate_at == FOREVER and self.wanted(now):
+            self.locate_at = now
+        self.schedule(now)
 
     def schedule(self, now: float) -> None:
         """Asks for whatever should be asked now. Cheap: call it after every change."""
-        if self.manifest is None or self.held is None or self.held.complete:
-            self._tick_at = FOREVER
+        self._tick_at = FOREVER
+        wishes = self.wishes
+        if wishes is None or not wishes.any(now):
             return
+        self._tick_at = now + TICK_SECONDS
         sources = self.sources.all
-        for piece, slack in self._window(now):
-            if piece not in self.held and piece not in self._busy_pieces:
+        for piece, slack in wishes.urgent(now):
+            if piece not in self._busy_pieces:
                 size = self._missing_bytes(piece)
-                source = picker.choose(sources, piece, size, slack, now)
-                if source is not None:
-                    self._ask(source, piece, slack, now)
-        if self.downloading:
-            self._schedule_download(sources, now)
-        self._tick_at = now + TICK_SECONDS if self.wanted(now) else FOREVER
-
-    def _schedule_download(self, sources: list[Source], now: float) -> None:
-        for piece in self._download_order():
-            source = picker.choose_for_download(sources, piece, self._missing_bytes(piece), now)
-            if source is not None:
-                self._ask(source, piece, FOREVER, now)
-
-    def _download_order(self) -> list[int]:
-        """The next missing pieces in an order of this peer's own, so that downloaders who
-        start together fetch different pieces and can trade them."""
-        assert self.manifest is not None and self.held is not None
-        held, busy = self.held, self._busy_pieces
-        if not self._order:
-            self._order = [p for p in range(self.manifest.piece_count) if p not in held]
-            self._rng.shuffle(self._order)
-        while self._order and self._order[-1] in held:
-            self._order.pop()
-        found: list[int] = []
-        for piece in reversed(self._order):
-            if piece not in held and piece not in busy:
-                found.append(piece)
-                if len(found) == DOWNLOAD_LOOK_AHEAD:
-                    break
-        return found
+                self._ask(picker.choose(sources, piece, size, slack, now), piece, slack, now)
+        if wishes.downloading:
+            for piece in wishes.download_order(self._busy_pieces):
+                size = self._missing_bytes(piece)
+                self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
 
     def _missing_bytes(self, piece: int) -> int:
-        assert self.manifest is not None
-        return self.manifest.piece_size(piece) - self._done_leaves.get(piece, 0) * LEAF_BYTES
+        return self.known.manifest.piece_size(piece) - self._done_leaves.get(piece, 0) * LEAF_BYTES
 
-    def _ask(self, source: Source, piece: int, slack: float, now: float) -> None:
-        assert self.manifest is not None
+    def _ask(self, source: Source | None, piece: int, slack: float, now: float) -> None:
+        if source is None:
+            return  # nobody can at present: looked at again at the next tick or change
         first = self._done_leaves.get(piece, 0)
-        count = self.manifest.leaf_count(piece) - first
+        count = self.known.manifest.leaf_count(piece) - first
         size = self._missing_bytes(piece)
         number = next(self._numbers)
         if source.outstanding_bytes == 0:
@@ -268,6 +229,10 @@ class Fetch:
     def owns(self, number: int) -> bool:
         """Whether this request is one of ours and still runs."""
         return number in self._chunks
+
+    def piece_of(self, number: int) -> int:
+        """The piece a running request is for."""
+        return self._chunks[number].piece
 
     def leaf_arrived(self, number: int, size: int, now: float) -> bool:
         """The next leaf of a request was checked; whether it is still wanted."""
@@ -333,12 +298,23 @@ class Fetch:
                 source.snub(now)
 
     def stored(self, piece: int, held: bool, now: float) -> None:
-        """The store took the piece, or could not (then it is fetched again when needed)."""
+        """A whole piece is in the store; or only in memory, until `faded`."""
         self._busy_pieces.discard(piece)
         self._done_leaves.pop(piece, None)
-        if held and self.held is not None and self.held.complete:
+        if not held:
+            self.known.unstored.add(piece)
+        elif self.known.held.complete:
             self.sources.leave_all()
         self.schedule(now)
+
+    def faded(self, piece: int) -> None:
+        """A piece that was only in memory had to go."""
+        self.known.unstored.discard(piece)
+
+    def forget_part(self, piece: int) -> None:
+        """What had arrived of an unfinished piece had to go."""
+        if piece not in self._busy_pieces:
+            self._done_leaves.pop(piece, None)
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -363,11 +339,10 @@ class Fetch:
 
     def _too_late(self, chunk: Chunk, source: Source, now: float) -> bool:
         """Whether an edge must take over now for the piece to be in time."""
-        assert self.manifest is not None and self.playhead is not None
         edges = [s for s in self.sources.all if s.is_edge and s.has_room(chunk.size, now)]
         if not edges:
             return False
-        slack = self.playhead.deadline(chunk.piece * self.manifest.piece_length) - now
+        slack = self.known.slack(chunk.piece, now)
         by_edge = min(s.queue_seconds(chunk.size) for s in edges)
         ahead = [
             c.size for c in self._chunks.values() if c.source == chunk.source and c.asked_at <= chunk.asked_at

@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from random import Random
 
 from peer.core.fetch import LOCATE_EVERY_SECONDS, Fetch
 from peer.core.upload_cap import CapStatistics, UploadCap
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import PieceRequest
+from shared.core.dice import Dice
 from shared.core.errors import ProtocolError, Reason
-from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId
+from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId, TitleId
 from shared.core.manifest import Manifest
 from shared.core.messages import (
     Browse,
@@ -85,7 +85,7 @@ class PeerStatistics:
 class Peer:
     """The core of a desktop peer or set-top box."""
 
-    def __init__(self, settings: PeerSettings, rng: Random) -> None:
+    def __init__(self, settings: PeerSettings, rng: Dice) -> None:
         self._settings = settings
         self._rng = rng
         self._numbers: Iterator[int] = count(1)
@@ -126,11 +126,10 @@ class Peer:
         self.link.ask(request, Browse(request, skip))
         return request
 
-    def describe(self, address: Address) -> int:
+    def describe(self, title: TitleId) -> int:
         """Asks what a title is; an Answer with this number follows."""
-        assert address.title is not None
         request = self.link.new_request()
-        self.link.ask(request, Describe(request, address.title))
+        self.link.ask(request, Describe(request, title))
         return request
 
     # -- connections ------------------------------------------------------------------------------
@@ -238,6 +237,15 @@ class Peer:
         if fetch is not None:
             fetch.chunk_ended(number, reason, now)
 
+    def served(self, number: int) -> None:
+        """A request that was to be served ended."""
+        self.seeding.served(number)
+
+    def request_place(self, number: int) -> tuple[InfoHash, int] | None:
+        """Swarm and piece of one of our running requests."""
+        fetch = self._owner(number)
+        return (fetch.infohash, fetch.piece_of(number)) if fetch is not None else None
+
     def _owner(self, number: int) -> Fetch | None:
         return next((f for f in self.fetches.values() if f.owns(number)), None)
 
@@ -323,7 +331,7 @@ class Peer:
             edge_bytes=sum(f.edge_bytes for f in fetches),
             peer_bytes=sum(f.peer_bytes for f in fetches),
             wasted_bytes=sum(f.wasted_bytes for f in fetches),
-            stalls=sum(f.playhead.stalls for f in fetches if f.playhead is not None),
+            stalls=sum(f.wishes.playhead.stalls for f in fetches if f.wishes is not None),
             cap=self.cap.statistics(),
             seeding=self.seeding.statistics(),
             taken=tuple(Share(node, size) for node, size in taken),

@@ -126,16 +126,14 @@ class Holdings:
         if left:
             self._pins[infohash] = left
 
-    def reserve(self, size_bytes: int, infohash: InfoHash, index: int | None) -> list[Victim]:
-        """Makes room within the quota for a piece (or a new title's manifest) and reserves it.
+    def make_room(self, size_bytes: int, infohash: InfoHash, index: int | None) -> list[Victim]:
+        """Room within the quota for a piece (or, without an index, for a new title's manifest).
 
         Returns what to delete, already forgotten here. Raises StoreFull, and then nothing is
-        given up and nothing reserved.
+        given up. Add to `reserved_bytes` until the piece is held.
         """
         excess = self.used_bytes + self.reserved_bytes + size_bytes - self.quota_bytes
-        victims = self.give_up(excess, infohash, index) if excess > 0 else []
-        self.reserved_bytes += size_bytes
-        return victims
+        return self.give_up(excess, infohash, index) if excess > 0 else []
 
     def give_up(self, size_bytes: int, infohash: InfoHash, index: int | None) -> list[Victim]:
         """Forgets pieces worth less than the named one until `size_bytes` are free.

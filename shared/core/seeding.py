@@ -23,6 +23,7 @@ from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Join, Le
 HAVE_BATCH_SECONDS = 0.25
 HAVE_BATCH_PIECES = 1024
 QUEUE_PER_GUEST = 16
+SERVING_PER_GUEST = 2  # one on the wire, one behind it: the most urgent piece is whole first
 MAX_GUESTS = 512  # per swarm: bounds memory against ticket holders in masses
 FOREVER = float("inf")
 
@@ -203,15 +204,16 @@ class Seeding:
         return Reason.BUSY if mine >= QUEUE_PER_GUEST else Reason.NONE
 
     def _serve_next(self) -> None:
-        running = sum(1 for waiting in self._requests.values() if waiting.serving)
-        while running < self.slots:
-            idle = [(w.deadline, n) for n, w in self._requests.items() if not w.serving]
-            if not idle:
+        serving = [waiting.node for waiting in self._requests.values() if waiting.serving]
+        idle = sorted((w.deadline, n) for n, w in self._requests.items() if not w.serving)
+        for _, number in idle:
+            waiting = self._requests[number]
+            if len(serving) >= self.slots:
                 return
-            number = min(idle)[1]
-            self._requests[number].serving = True
-            running += 1
-            self._actions.append(Serve(number))
+            if serving.count(waiting.node) < SERVING_PER_GUEST:
+                waiting.serving = True
+                serving.append(waiting.node)
+                self._actions.append(Serve(number))
 
     def served(self, number: int) -> None:
         """A request ended: answered, declined by the shell, or given up by the asker."""

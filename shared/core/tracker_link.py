@@ -7,7 +7,7 @@ restarted tracker is not hit by everybody in the same moment).
 from __future__ import annotations
 
 from collections import deque
-from random import Random
+from shared.core.dice import Dice
 
 from shared.core.actions import Action, Answer, Dial, Send
 from shared.core.errors import LocalError
@@ -23,7 +23,7 @@ FOREVER = float("inf")
 class TrackerLink:
     """The link of an edge, peer or tool to its tracker."""
 
-    def __init__(self, tracker: Address, rng: Random) -> None:
+    def __init__(self, tracker: Address, rng: Dice) -> None:
         self.tracker = tracker
         self.up = False
         self._rng = rng

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
-from random import Random
+from shared.core.dice import Dice
 
 from shared.core import spare
 from shared.core.ids import InfoHash, Kind, NodeId
@@ -53,7 +53,7 @@ class Answer:
     connections: int
 
 
-def choose(swarm: Swarm, infohash: InfoHash, viewer: Viewer, rate: float, rng: Random, now: float) -> Answer:
+def choose(swarm: Swarm, infohash: InfoHash, viewer: Viewer, rate: float, rng: Dice, now: float) -> Answer:
     """Sources of `infohash` for a viewer who needs `rate` bytes per second (0: a plain file)."""
     wanted = rate or PLAIN_FILE_RATE
     peers = [] if viewer.kind is Kind.MOBILE else _peers(swarm, viewer, rng, now)
@@ -63,7 +63,7 @@ def choose(swarm: Swarm, infohash: InfoHash, viewer: Viewer, rate: float, rng: R
     return Answer((*peers, *_edges(swarm, infohash, viewer)), connections)
 
 
-def _peers(swarm: Swarm, viewer: Viewer, rng: Random, now: float) -> list[Choice]:
+def _peers(swarm: Swarm, viewer: Viewer, rng: Dice, now: float) -> list[Choice]:
     found: list[Choice] = []
     for choice in _candidates(swarm, viewer, rng):
         if choice.holder.node != viewer.node:
@@ -75,7 +75,7 @@ def _peers(swarm: Swarm, viewer: Viewer, rng: Random, now: float) -> list[Choice
     return found[:PEERS_WANTED]
 
 
-def _candidates(swarm: Swarm, viewer: Viewer, rng: Random) -> Iterator[Choice]:
+def _candidates(swarm: Swarm, viewer: Viewer, rng: Dice) -> Iterator[Choice]:
     near = {Kind.PC: Why.NEAR_PC, Kind.STB: Why.NEAR_STB}
     far = {Kind.PC: Why.FAR_PC, Kind.STB: Why.FAR_STB}
     others = sorted({region for region, _, _ in swarm.buckets} - {viewer.region})

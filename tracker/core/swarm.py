@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import exp2
-from random import Random
+from shared.core.dice import Dice
 
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.messages import Announce, Event
@@ -80,7 +80,7 @@ class Swarm:
         if not bucket:
             del self.buckets[key]
 
-    def draw(self, key: BucketKey, count: int, rng: Random) -> Iterator[Holder]:
+    def draw(self, key: BucketKey, count: int, rng: Dice) -> Iterator[Holder]:
         """Up to `count` neighbours in a bucket from a random start: O(count)."""
         bucket = self.buckets.get(key, [])
         start = rng.randrange(len(bucket)) if bucket else 0

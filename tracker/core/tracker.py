@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from random import Random
+from shared.core.dice import Dice
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -91,7 +91,7 @@ class Tracker:
     """One tier, one region or many: decides every answer this tracker gives."""
 
     def __init__(
-        self, key: Ed25519PrivateKey, settings: TrackerSettings, entries: list[Entry], rng: Random
+        self, key: Ed25519PrivateKey, settings: TrackerSettings, entries: list[Entry], rng: Dice
     ) -> None:
         self._key = key
         self._settings = settings

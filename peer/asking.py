@@ -1,0 +1,200 @@
+"""Asking sources on bulk streams, checking every leaf, and storing whole pieces: the shell of
+`peer.core.fetch`."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from peer.core.peer import Peer
+from shared import clock
+from shared.core import manifest as manifests
+from shared.core.actions import Ask, AskManifest, Cancel
+from shared.core.bulk import ManifestRequest, PieceRequest
+from shared.core.errors import LocalError, ProtocolError, Reason, RemoteError, StoreError
+from shared.core.ids import InfoHash, Kind, NodeId
+from shared.core.manifest import MAX_MANIFEST_BYTES, Manifest
+from shared.core.merkle import HASH_BYTES, LEAF_BYTES, piece_hash, verify_leaf
+from shared.node import Node
+from shared.piece_store import PieceStore
+from shared.stream import Stream
+
+log = logging.getLogger(__name__)
+
+MAX_PARTS = 64  # unfinished pieces kept in memory, 256 KiB each
+MAX_UNSTORED = 64  # whole pieces that the disk would not take, kept for the player
+MANIFEST_SECONDS = 20.0
+
+MISSING, FROM_EDGE, FROM_PEER, FROM_BEFORE = b".ep1"
+Place = tuple[InfoHash, int]
+
+
+class Asking:
+    """Carries out Ask, Cancel and AskManifest; `changed` is called when pieces or errors arrive."""
+
+    def __init__(self, core: Peer, store: PieceStore, changed: Callable[[], None]) -> None:
+        self._core = core
+        self._store = store
+        self._changed = changed
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._parts: OrderedDict[Place, bytearray] = OrderedDict()
+        self._unstored: OrderedDict[Place, bytes] = OrderedDict()
+        self._disk_warned = False
+        self.origins: dict[InfoHash, bytearray] = {}
+        self.node: Node
+
+    def act(self, order: Ask | Cancel | AskManifest) -> None:
+        """Starts or cancels a request."""
+        match order:
+            case Ask():
+                self._scopes[order.request] = trio.CancelScope()
+                self.node.nursery.start_soon(self._ask, order)
+            case Cancel():
+                scope = self._scopes.get(order.request)
+                if scope is not None:
+                    scope.cancel()
+            case AskManifest():
+                self.node.nursery.start_soon(self._ask_manifest, order)
+
+    def unstored(self, infohash: InfoHash, piece: int) -> bytes | None:
+        """A piece that is only in memory."""
+        return self._unstored.get((infohash, piece))
+
+    def lost(self, infohash: InfoHash, piece: int) -> None:
+        """The store no longer has a piece it was thought to have."""
+        self._core.lost(infohash, piece, clock.now())
+        self.node.pump()
+
+    # -- manifests ------------------------------------------------------------------------------
+
+    async def _ask_manifest(self, order: AskManifest) -> None:
+        manifest = None
+        try:
+            with trio.move_on_after(MANIFEST_SECONDS):
+                manifest = await self._fetch_manifest(order)
+                await trio.to_thread.run_sync(self._store.add_manifest, manifest)
+        except (RemoteError, StoreError) as error:
+            log.warning("no manifest from %s: %s", order.node.hex()[:8], error)
+        if manifest is None:
+            self._core.fetches[order.infohash].manifest_failed(order.node, clock.now())
+        else:
+            self.origins[order.infohash] = bytearray([MISSING]) * manifest.piece_count
+            self._core.hold(manifest, self._store.held(order.infohash), clock.now())
+        self.node.pump()
+        self._changed()
+
+    async def _fetch_manifest(self, order: AskManifest) -> Manifest:
+        with self.node.connection(order.node).open_stream() as stream:
+            await stream.send_all(ManifestRequest(order.infohash).encode())
+            stream.send_eof()
+            await _expect_ok(stream)
+            size = int.from_bytes(await stream.receive_exactly(4), "big")
+            if size > MAX_MANIFEST_BYTES:
+                raise ProtocolError(Reason.TOO_LARGE, f"a manifest of {size} bytes")
+            raw = await stream.receive_exactly(size)
+        return manifests.parse(raw, expect_infohash=order.infohash, expect_signer=order.signer)
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    async def _ask(self, order: Ask) -> None:
+        reason = Reason.CANCELLED
+        manifest = self._core.fetches[order.infohash].manifest
+        assert manifest is not None
+        with self._scopes[order.request]:
+            try:
+                await self._take_chunk(order, manifest)
+                reason = Reason.NONE
+            except RemoteError as error:
+                reason = error.reason if error.reason is not Reason.NONE else Reason.SHUTDOWN
+                log.debug("piece %d from %s: %s", order.piece, order.node.hex()[:8], error)
+        del self._scopes[order.request]
+        place = self._core.request_place(order.request)
+        self._core.chunk_ended(order.request, reason, clock.now())
+        self.node.pump()
+        if reason is Reason.NONE and place is not None:
+            await self._keep(manifest, order.piece, order.node)
+
+    async def _take_chunk(self, order: Ask, manifest: Manifest) -> None:
+        request = PieceRequest(
+            order.infohash, order.piece, order.first_leaf, order.leaf_count, order.slack_ms
+        )
+        with self.node.connection(order.node).open_stream() as stream:
+            await stream.send_all(request.encode())
+            stream.send_eof()
+            await _expect_ok(stream)
+            leaves = await stream.receive_exactly(manifest.leaf_count(order.piece) * HASH_BYTES)
+            whole = manifest.piece_count == 1
+            if piece_hash(leaves, manifest.piece_length, whole) != manifest.piece_hash(order.piece):
+                raise ProtocolError(Reason.BAD_DATA, "leaf hashes do not match the piece")
+            for leaf in range(order.first_leaf, order.first_leaf + order.leaf_count):
+                await self._take_leaf(order, manifest, stream, leaf, leaves)
+
+    async def _take_leaf(
+        self, order: Ask, manifest: Manifest, stream: Stream, leaf: int, leaves: bytes
+    ) -> None:
+        size = min(LEAF_BYTES, manifest.piece_size(order.piece) - leaf * LEAF_BYTES)
+        data = await stream.receive_exactly(size)
+        if not verify_leaf(data, leaves[leaf * HASH_BYTES : (leaf + 1) * HASH_BYTES]):
+            raise ProtocolError(Reason.BAD_DATA, f"leaf {leaf} of piece {order.piece}")
+        if self._core.leaf_arrived(order.request, order.node, size, clock.now()):
+            self._part((order.infohash, order.piece)).extend(data)
+
+    def _part(self, place: Place) -> bytearray:
+        part = self._parts.get(place)
+        if part is None:
+            part = self._parts[place] = bytearray()
+            self._drop_old_parts()
+        return part
+
+    def _drop_old_parts(self) -> None:
+        busy = {place for n in self._scopes if (place := self._core.request_place(n)) is not None}
+        for old in [place for place in self._parts if place not in busy]:
+            if len(self._parts) <= MAX_PARTS:
+                return
+            del self._parts[old]
+            self._core.fetches[old[0]].forget_part(old[1])
+
+    async def _keep(self, manifest: Manifest, piece: int, source: NodeId) -> None:
+        data = bytes(self._parts.pop((manifest.infohash, piece)))
+        held = True
+        try:
+            await trio.to_thread.run_sync(self._store.put, manifest.infohash, piece, data)
+        except (StoreError, ProtocolError) as error:
+            # The player goes on from memory; the piece is neither announced nor served.
+            held = False
+            self._warn(error)
+            self._keep_in_memory((manifest.infohash, piece), data)
+        kind = self._core.kind_of(source)
+        self.origins[manifest.infohash][piece] = FROM_EDGE if kind is Kind.EDGE else FROM_PEER
+        now = clock.now()
+        for infohash, lost in self._store.drain_evicted():
+            self._core.lost(infohash, lost, now)
+        self._core.stored(manifest.infohash, piece, held, now)
+        self.node.pump()
+        self._changed()
+
+    def _warn(self, error: LocalError | RemoteError) -> None:
+        if not self._disk_warned:
+            self._disk_warned = True
+            log.warning("pieces are kept in memory only, for the player: %s", error)
+
+    def _keep_in_memory(self, place: Place, data: bytes) -> None:
+        self._unstored[place] = data
+        if len(self._unstored) > MAX_UNSTORED:
+            (infohash, piece), _ = self._unstored.popitem(last=False)
+            with suppress(KeyError):
+                self._core.fetches[infohash].faded(piece)
+
+
+async def _expect_ok(stream: Stream) -> None:
+    status = (await stream.receive_exactly(1))[0]
+    try:
+        reason = Reason(status)
+    except ValueError:
+        raise ProtocolError(Reason.MALFORMED, f"an answer of {status}") from None
+    if reason is not Reason.NONE:
+        raise RemoteError(reason)

@@ -1,0 +1,106 @@
+"""The peer's settings: `[peer]` in the settings file, explained where they are defined."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from shared.core.errors import LocalError
+from shared.core.ids import Kind, Mode
+from shared.core.units import Rate, Size, parse_rate, parse_size
+from shared.setting_types import AddressText, HostPortText
+
+LEAST_UPLINK = parse_rate("256 kbit/s")  # below it two datagrams are too much for one moment
+
+
+class PeerKind(StrEnum):
+    """What a peer runs on."""
+
+    PC = Kind.PC
+    STB = Kind.STB
+
+
+class Sharing(StrEnum):
+    """Whether this peer uploads to others."""
+
+    SHARED = Mode.SHARED
+    DIRECT = Mode.DIRECT
+
+
+class LogLevel(StrEnum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class PeerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a viewer chooses."""
+
+    tracker: Annotated[
+        AddressText | None,
+        Meta(
+            description="The tracker's address string, as it prints it when it starts. Whoever gave you "
+            "a title's address gave you this, too: it is the same without the last part.",
+            examples=["penstock://" + "0f" * 32 + "@tracker.example.org:4430"],
+        ),
+    ] = None
+
+    kind: Annotated[PeerKind, Meta(description="What this peer runs on: pc, or stb for a set-top box.")] = (
+        PeerKind.PC
+    )
+
+    mode: Annotated[
+        Sharing,
+        Meta(
+            description="shared: give others what you watched, under the cap. direct: never upload; "
+            "everything comes from others all the same."
+        ),
+    ] = Sharing.SHARED
+
+    uplink: Annotated[
+        Rate,
+        Meta(
+            description="What your line can upload. Everything this peer sends, headers and "
+            "acknowledgements included, stays strictly under 60 % of it.",
+            examples=["40 Mbit/s"],
+        ),
+    ] = parse_rate("10 Mbit/s")
+
+    region: Annotated[
+        str, Meta(description="Where this peer is, if its tracker names regions; else empty.", max_length=32)
+    ] = ""
+
+    listen: Annotated[
+        HostPortText,
+        Meta(description="Where other peers reach this one: one UDP port, 0 for any that is free."),
+    ] = HostPortText("[::]:0")
+
+    player: Annotated[
+        HostPortText,
+        Meta(description="Where players and the browser find this peer; this machine's loopback only."),
+    ] = HostPortText("127.0.0.1:8480")
+
+    data: Annotated[Path, Meta(description="The folder of this peer's key and pieces.")] = Path(
+        "~/.local/share/penstock/peer"
+    )
+
+    quota: Annotated[
+        Size, Meta(description="The disk space that pieces may take; what is worth least goes first.")
+    ] = parse_size("20 GB")
+
+    upload_slots: Annotated[
+        int, Meta(description="How many pieces are sent at the same time.", ge=1, le=64)
+    ] = 8
+
+    log_level: Annotated[LogLevel, Meta(description="How much is logged, to standard error.")] = LogLevel.INFO
+
+    def __post_init__(self) -> None:
+        if self.uplink < LEAST_UPLINK:
+            raise LocalError('uplink: a line under 256 kbit/s cannot share; use mode = "direct" on it')

@@ -1,0 +1,102 @@
+"""What is wanted of one rendition, and how soon: the reading player, waiting readers, downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+
+from peer.core.picker import EDGE_WINDOW_SECONDS, PREFETCH_SECONDS
+from peer.core.playhead import Playhead
+from shared.core.bitfield import Bitfield
+from shared.core.dice import Dice
+from shared.core.manifest import Manifest
+
+PATIENCE_SECONDS = 3.0  # players give up on an answer after about ten
+DOWNLOAD_LOOK_AHEAD = 64  # pieces considered at once
+FOREVER = float("inf")
+
+
+@dataclass(slots=True)
+class Wait:
+    """Readers that wait for one piece."""
+
+    since: float
+    readers: int = 0
+
+
+class Wishes:
+    """The pieces of one rendition that somebody here wants."""
+
+    def __init__(self, manifest: Manifest, held: Bitfield, rng: Dice) -> None:
+        self.manifest = manifest
+        self.held = held
+        self.playhead = Playhead(manifest)
+        self.downloading = False
+        self.unstored: set[int] = set()  # here in memory only, for the player
+        self._waiting: dict[int, Wait] = {}
+        self._order: list[int] = []
+        self._rng = rng
+
+    def here(self, piece: int) -> bool:
+        """Whether the player can have the piece."""
+        return piece in self.held or piece in self.unstored
+
+    def any(self, now: float) -> bool:
+        """Whether anything is to be fetched at present."""
+        if self.held.complete:
+            return False
+        return self.downloading or bool(self._waiting) or self.playhead.active(now)
+
+    def wait(self, piece: int, now: float) -> None:
+        """A reader waits for a piece."""
+        self._waiting.setdefault(piece, Wait(now)).readers += 1
+
+    def stop_waiting(self, piece: int) -> None:
+        """A reader got its piece, or gave up."""
+        wait = self._waiting[piece]
+        wait.readers -= 1
+        if not wait.readers:
+            del self._waiting[piece]
+
+    def slack(self, piece: int, now: float) -> float:
+        """Seconds until playback needs the piece; infinite in a plain file."""
+        return self.playhead.deadline(piece * self.manifest.piece_length) - now
+
+    def urgent(self, now: float) -> Iterator[tuple[int, float]]:
+        """Missing pieces that playback needs within the prefetch window, with their slack."""
+        for piece, wait in sorted(self._waiting.items()):
+            if not self.here(piece):
+                yield piece, self._waiting_slack(piece, wait, now)
+        if not self.playhead.active(now):
+            return
+        first = self.playhead.read_offset // self.manifest.piece_length
+        for piece in range(first, self.manifest.piece_count):
+            slack = self.slack(piece, now)
+            if slack > PREFETCH_SECONDS:
+                return
+            if not self.here(piece):
+                yield piece, slack
+
+    def _waiting_slack(self, piece: int, wait: Wait, now: float) -> float:
+        """A player reads ahead of what it shows, so a read need not be urgent; but no player
+        waits for ever for an answer, so patience ends."""
+        slack = self.slack(piece, now)
+        if slack == FOREVER:
+            return 0.0
+        return min(slack, EDGE_WINDOW_SECONDS + wait.since + PATIENCE_SECONDS - now)
+
+    def download_order(self, busy: Container[int]) -> list[int]:
+        """The next missing pieces in an order of this peer's own, so that downloaders who
+        start together fetch different pieces and can trade them."""
+        if not self._order:
+            self._order = [p for p in range(self.manifest.piece_count) if p not in self.held]
+            self._rng.shuffle(self._order)
+        while self._order and self._order[-1] in self.held:
+            self._order.pop()
+        found: list[int] = []
+        for piece in reversed(self._order):
+            if not self.here(piece) and piece not in busy:
+                found.append(piece)
+                if len(found) == DOWNLOAD_LOOK_AHEAD:
+                    break
+        return found

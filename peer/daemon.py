@@ -1,0 +1,328 @@
+"""A peer as a process: endpoint, core, store, and the player's door over them."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import trio
+
+from peer.asking import FROM_BEFORE, MISSING, Asking
+from peer.config import PeerConfig
+from peer.core.peer import Peer, PeerSettings, Rates
+from peer.player import serve_player
+from peer.reader import DownloadReader, PieceReader
+from peer.titles import JSON
+from shared import __version__, clock
+from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
+from shared.core.bulk import ManifestRequest, PieceRequest
+from shared.core.errors import ConfigError, LocalError, ProtocolError, Reason, Refused
+from shared.core.gate import Gate
+from shared.core.ids import (
+    Address,
+    HostPort,
+    InfoHash,
+    Kind,
+    Mode,
+    NodeId,
+    TitleId,
+    parse_address,
+    parse_host_port,
+)
+from shared.core.manifest import Manifest
+from shared.core.messages import Catalogue, Entry, Message, Refusal
+from shared.core.rate import RateMeter
+from shared.endpoint import Endpoint, open_endpoint
+from shared.identity import Identity
+from shared.node import Introduction, Node, open_node
+from shared.piece_store import PieceStore
+from shared.serving import Serving, read_request
+from shared.stream import Stream
+
+SOFTWARE = f"penstock {__version__}"
+MEASURE_SECONDS = 0.5
+MAX_CATALOGUE = 1000  # titles shown on this peer's page
+TRACKER_SECONDS = 10.0
+
+
+class Daemon:
+    """A running peer: what the player's door asks of it (`peer.titles.Titles`)."""
+
+    def __init__(self, config: PeerConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
+        mode = Mode(config.mode.value)
+        settings = PeerSettings(tracker, mode, float(config.uplink), config.upload_slots)
+        self.tracker = tracker
+        self.identity = identity
+        self.core = Peer(settings, Random(SystemRandom().getrandbits(256)))
+        self.store = store
+        self._arrivals = trio.lowlevel.ParkingLot()
+        self._asking = Asking(self.core, store, self._arrived)
+        self._serving = Serving(self.core, store, self._pump)
+        self._answers: dict[int, tuple[trio.Event, list[Message | None]]] = {}
+        self._introduction = Introduction(Kind(config.kind.value), mode, config.region, SOFTWARE)
+        self._up, self._down = RateMeter(), RateMeter()
+        self._watched: dict[InfoHash, float] = {}
+        self.node: Node
+        self.endpoint: Endpoint
+
+    def _pump(self) -> None:
+        self.node.pump()
+
+    def _arrived(self) -> None:
+        self._arrivals.unpark_all()
+
+    # -- running ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def run(self, endpoint: Endpoint) -> AsyncIterator[None]:
+        """Takes part in the swarms until the context is left."""
+        self.endpoint = endpoint
+        async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
+            self.node = self._asking.node = node
+            await self._resume()
+            node.nursery.start_soon(self._measure)
+            node.pump()
+            yield
+
+    async def _resume(self) -> None:
+        """What was held before is served again at once."""
+        for infohash in self.store.infohashes():
+            manifest = await trio.to_thread.run_sync(self.store.manifest, infohash)
+            if manifest is not None:
+                held = self.store.held(infohash)
+                origins = bytearray([MISSING]) * manifest.piece_count
+                for piece in held:
+                    origins[piece] = FROM_BEFORE
+                self._asking.origins[infohash] = origins
+                self.core.hold(manifest, held, clock.now())
+
+    def _act(self, action: Any) -> None:
+        match action:
+            case Serve() | Decline():
+                self._serving.act(action)
+            case Ask() | Cancel() | AskManifest():
+                self._asking.act(action)
+            case Answer():
+                waiting = self._answers.get(action.request)
+                if waiting is not None:
+                    waiting[1].append(action.message)
+                    waiting[0].set()
+
+    async def _on_stream(self, node: NodeId, stream: Stream) -> None:
+        request = await read_request(stream)
+        if not isinstance(request, PieceRequest | ManifestRequest):
+            raise ProtocolError(Reason.UNEXPECTED, "uploads go to edges")
+        await self._serving.answer(node, stream, request)
+
+    async def _measure(self) -> None:
+        sent, received = 0, 0
+        while True:
+            now, wire = clock.now(), self.endpoint.statistics()
+            self._up.add(wire.bytes_sent - sent, now)
+            self._down.add(wire.bytes_received - received, now)
+            sent, received = wire.bytes_sent, wire.bytes_received
+            self.core.measured(self._rates())
+            await trio.sleep(MEASURE_SECONDS)
+
+    def _rates(self) -> Rates:
+        now = clock.now()
+        return Rates(
+            self._up.rate(now),
+            self._down.rate(now),
+            self._serving.served_bytes,
+            self.store.statistics().used_bytes,
+            self.endpoint.statistics().connections,
+        )
+
+    # -- asking the tracker -----------------------------------------------------------------------
+
+    async def _answer(self, request: int) -> Message:
+        """The tracker's answer. Raises Refused, also when there is no tracker."""
+        waiting = self._answers[request] = (trio.Event(), [])
+        try:
+            self._pump()
+            await waiting[0].wait()
+        finally:
+            del self._answers[request]
+        message = waiting[1][0]
+        if message is None:
+            raise Refused(Reason.TIMEOUT, f"the tracker at {self.tracker.at} is not reached")
+        if isinstance(message, Refusal):
+            raise Refused(message.reason, message.detail)
+        return message
+
+    async def _wait_for_tracker(self) -> None:
+        with trio.move_on_after(TRACKER_SECONDS):
+            while not self.core.link.up:
+                await trio.sleep(0.02)
+
+    async def catalogue(self) -> list[Entry]:
+        """All titles, newest first. Raises Refused."""
+        await self._wait_for_tracker()
+        entries: list[Entry] = []
+        while len(entries) < MAX_CATALOGUE:
+            page = await self._answer(self.core.browse(len(entries)))
+            assert isinstance(page, Catalogue)
+            entries.extend(page.entries)
+            if not page.entries or len(entries) >= page.total:
+                break
+        return entries
+
+    async def open_title(self, title_id: TitleId) -> Entry:
+        """What a title is; its best rendition's sources are looked for from now on. Raises Refused."""
+        await self._wait_for_tracker()
+        page = await self._answer(self.core.describe(title_id))
+        if not isinstance(page, Catalogue) or len(page.entries) != 1:
+            raise Refused(Reason.UNKNOWN_TITLE, "the tracker's answer is no title")
+        entry = page.entries[0]
+        self.core.fetch(entry.renditions[0].infohash, clock.now())
+        self._pump()
+        return entry
+
+    # -- films ------------------------------------------------------------------------------------
+
+    async def manifest(self, infohash: InfoHash) -> Manifest:
+        """A rendition's manifest, as soon as a source has given it. Raises Refused."""
+        fetch = self.core.fetch(infohash, clock.now())
+        self._pump()
+        while fetch.manifest is None:
+            if fetch.refused is not None:
+                raise Refused(fetch.refused, "the tracker refuses this title")
+            with trio.move_on_after(0.2):
+                await self._arrivals.park()
+        return fetch.manifest
+
+    def open_reader(self, infohash: InfoHash, *, playing: bool) -> PieceReader:
+        """A reader for one request."""
+        now = clock.now()
+        fetch = self.core.fetch(infohash, now)
+        if now - self._watched.get(infohash, 0.0) > 1.0:
+            self._watched[infohash] = now
+            self.store.touch(infohash, now)
+        kind = PieceReader if playing else DownloadReader
+        return kind(fetch, self.store, self._asking, self.node, self._arrivals)
+
+    # -- screens ----------------------------------------------------------------------------------
+
+    def statistics(self) -> Mapping[str, JSON]:
+        """The whole peer; see `peer.titles.Titles`."""
+        numbers, rates = self.core.statistics(), self._rates()
+        state = "connected" if numbers.tracker_up else "not reached; held titles play on"
+        return {
+            "node": self.identity.id.hex(),
+            "kind": self._introduction.kind.value,
+            "mode": self._introduction.mode.value,
+            "tracker": f"{self.tracker} ({state})",
+            "tracker_address": str(self.tracker),
+            "tracker_up": numbers.tracker_up,
+            "up_rate": rates.up_rate,
+            "down_rate": rates.down_rate,
+            "cap_rate": numbers.cap.cap_rate,
+            "uplink_rate": numbers.cap.uplink_rate,
+            "uploaded_bytes": rates.uploaded_bytes,
+            "edge_bytes": numbers.edge_bytes,
+            "peer_bytes": numbers.peer_bytes,
+            "wasted_bytes": numbers.wasted_bytes,
+            "held_bytes": rates.held_bytes,
+            "connections": rates.connections,
+            "stalls": numbers.stalls,
+        }
+
+    def title_statistics(self, infohash: InfoHash) -> Mapping[str, JSON]:
+        """One rendition; see `peer.titles.Titles`."""
+        fetch = self.core.fetches.get(infohash)
+        if fetch is None or fetch.wishes is None:
+            return {}
+        rates, manifest, playhead = self._rates(), fetch.wishes.manifest, fetch.wishes.playhead
+        return {
+            "held": self._asking.origins[infohash].decode(),
+            "whole": fetch.wishes.held.complete,
+            "length": manifest.length,
+            "piece_length": manifest.piece_length,
+            "pieces_root": manifest.pieces_root.hex(),
+            "edge_bytes": fetch.edge_bytes,
+            "peer_bytes": fetch.peer_bytes,
+            "down_rate": rates.down_rate,
+            "up_rate": rates.up_rate,
+            "uploaded_bytes": rates.uploaded_bytes,
+            "stalls": playhead.stalls,
+            "playhead_bytes": playhead.read_offset,
+            "sources": [
+                {
+                    "node": source.node.hex(),
+                    "kind": source.kind.value,
+                    "name": f"{source.kind.value} {source.node.hex()[:8]}",
+                    "taken_bytes": source.taken_bytes,
+                    "rate": source.rate,
+                    "joined": source.joined,
+                }
+                for source in fetch.sources.all
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a running peer can be reached."""
+
+    address: Address
+    player: str
+
+    def __str__(self) -> str:
+        return f"peer ready {self.address} player {self.player}"
+
+
+async def serve(
+    config: PeerConfig, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Runs a peer until cancelled; `task_status` gets a Ready once players may come.
+
+    Raises LocalError if a setting, the key, the store or an address cannot be used.
+    """
+    if config.tracker is None:
+        raise ConfigError(
+            "peer.tracker: must be set; it is the address string that the tracker prints when it starts"
+        )
+    tracker = parse_address(config.tracker)
+    with _lock(config.data):
+        identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
+        store = await trio.to_thread.run_sync(PieceStore, config.data / "pieces", int(config.quota))
+        daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store)
+        cap = daemon.core.cap
+        gate: Gate[Any] = Gate(cap.gate_rate(), cap.burst_bytes())
+        listen, player = parse_host_port(config.listen), parse_host_port(config.player)
+        async with (
+            open_endpoint(identity, listen.host, listen.port, gate=gate, setting="peer.listen") as endpoint,
+            daemon.run(endpoint),
+            trio.open_nursery() as nursery,
+        ):
+            host, port = await nursery.start(partial(serve_player, daemon, player.host, player.port))
+            address = Address(identity.id, endpoint.local)
+            task_status.started(Ready(address, f"http://{HostPort(host, port)}"))
+            await trio.sleep_forever()
+
+
+class _lock:
+    """One peer per data folder: two would evict each other's pieces."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / "lock"
+
+    def __enter__(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(f"peer.data: {self._path.parent} is used by another peer that runs") from None
+        except OSError as error:
+            raise LocalError(f"peer.data: {self._path.parent} cannot be used: {error.strerror}") from None
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()

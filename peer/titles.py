@@ -1,0 +1,68 @@
+"""What the player's door asks of the daemon, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, TypeAlias
+
+from shared.core.ids import InfoHash, TitleId
+from shared.core.manifest import Manifest
+from shared.core.messages import Entry
+
+JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+
+
+class Reader(Protocol):
+    """One player's way through a rendition; leaving the context takes its wishes back."""
+
+    async def read(self, offset: int, max_bytes: int) -> bytes:
+        """Up to `max_bytes` verified bytes from `offset`; waits for the first of them.
+
+        Empty only at or behind the end. Raises LocalError or RemoteError, bare.
+        """
+        ...
+
+    async def __aenter__(self) -> Reader: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+class Titles(Protocol):
+    """Everything that can be watched here; all errors are LocalError or RemoteError, bare."""
+
+    async def catalogue(self) -> list[Entry]:
+        """All titles, newest first."""
+        ...
+
+    async def open_title(self, title_id: TitleId) -> Entry:
+        """What a title is; its sources are looked for from now on. Refused if there is no such title."""
+        ...
+
+    async def manifest(self, infohash: InfoHash) -> Manifest:
+        """A rendition's manifest, as soon as a source has given it."""
+        ...
+
+    def open_reader(self, infohash: InfoHash, *, playing: bool) -> Reader:
+        """A reader for one request; `playing` means that somebody watches as it reads."""
+        ...
+
+    def statistics(self) -> Mapping[str, JSON]:
+        """The whole peer. The page shows `node`, `kind`, `mode`, `tracker` (where it is reached, or why not).
+
+        And numbers: `up_rate`, `down_rate`, `cap_rate` (bytes/s, 0 is no cap), `uploaded_bytes`,
+        `edge_bytes`, `peer_bytes`, `connections`, `stalls`.
+        """
+        ...
+
+    def title_statistics(self, infohash: InfoHash) -> Mapping[str, JSON]:
+        """One rendition; empty if it is not open. The page shows what is there of:
+
+        `held`: one character per piece: `.` missing, `e` from an edge, `p` from a peer, `1` from earlier.
+        `sources`: a list of `node` (hex), `kind`, `name`, `taken_bytes`, `rate` (bytes/s).
+        `edge_bytes`, `peer_bytes`, `uploaded_bytes`, `down_rate`, `up_rate`, `stalls`,
+        `playhead_bytes` (where playback reads).
+        """
+        ...

@@ -1,0 +1,353 @@
+"""One QUIC connection between two nodes that know each other's ids, for trio tasks.
+
+The endpoint feeds it datagrams and timers and sends what it builds; tasks use its streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Any, Protocol, TypeVar
+
+import trio
+from aioquic.quic import events
+
+from shared.core.errors import ConnectionLost, ProtocolError, Reason, Refused
+from shared.core.ids import HostPort, NodeId
+from shared.identity import node_id_of
+from shared.losses import loss_of, printable
+from shared.quic import QuicEngine
+from shared.quic_settings import ALPN
+from shared.sockets import host_port
+from shared.stream import Stream
+
+__all__ = ["Connection", "ConnectionStatistics", "Host", "Stream"]
+
+MAX_UNACCEPTED_STREAMS = 256  # opened by the peer and not yet accepted here
+MAX_WAITING_STREAMS = 1024  # opened here, and over the peer's limit of open streams
+MAX_FAREWELLS = 3  # repeats of a close that the peer did not hear
+
+_LOG = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class Host(Protocol):
+    """What a connection needs of its endpoint."""
+
+    def touch(self, connection: Connection) -> None:
+        """Something may be sent."""
+
+    def add_route(self, connection_id: bytes, connection: Connection) -> None:
+        """Datagrams to this id are for the connection."""
+
+    def drop_route(self, connection_id: bytes) -> None:
+        """No longer."""
+
+    def settle(self, connection: Connection) -> None:
+        """The handshake is over, well or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """A frozen view of one connection. Bytes are UDP payloads, without headers."""
+
+    bytes_sent: int
+    bytes_received: int
+    datagrams_sent: int
+    datagrams_received: int
+    lost_datagrams: int
+    rtt_seconds: float  # smoothed; 0 before the first sample
+    window_bytes: int  # congestion window
+    in_flight_bytes: int
+    streams: int
+
+
+class Connection:
+    """A connection to `peer`; compared by identity."""
+
+    def __init__(
+        self,
+        engine: QuicEngine,
+        host: Host,
+        *,
+        expected: NodeId | None,
+        now: float,
+        handshake_seconds: float,
+        keep_alive_seconds: float | None = None,
+    ) -> None:
+        self.is_client = expected is not None
+        self.is_over = False  # nothing will be sent or received any more
+        self._engine = engine
+        self._host = host
+        self._expected = expected
+        self._peer: NodeId | None = None
+        self._settled = trio.Event()
+        self._closed = trio.Event()
+        self._loss: ConnectionLost | None = None
+        self._handshake_by = now + handshake_seconds
+        self._keep_alive_seconds = keep_alive_seconds
+        self._heard_at = now  # or pinged
+        self._streams: dict[int, Stream] = {}
+        self._blocked: set[Stream] = set()
+        self._unaccepted: deque[Stream] = deque()
+        self._arrival = trio.lowlevel.ParkingLot()
+        self._farewell: list[tuple[bytes, Any]] = []
+        self._farewells_due = 0
+        self._farewells_left = MAX_FAREWELLS
+        self._sent = [0, 0]  # datagrams, bytes
+        self._received = [0, 0]
+        self._handlers: dict[type[events.QuicEvent], Callable[[Any], None]] = {
+            events.HandshakeCompleted: self._on_handshake,
+            events.StreamDataReceived: self._on_data,
+            events.StreamReset: lambda event: self._stream(event).take_reset(event.error_code),
+            events.StopSendingReceived: lambda event: self._stream(event).take_stop(event.error_code),
+            events.ConnectionIdIssued: lambda event: host.add_route(event.connection_id, self),
+            events.ConnectionIdRetired: lambda event: host.drop_route(event.connection_id),
+            events.ConnectionTerminated: self._on_terminated,
+        }
+
+    # For tasks
+
+    @property
+    def peer(self) -> NodeId:
+        """The id of the node at the other end, proved by its key."""
+        assert self._peer is not None, "only a connection whose handshake is over is handed out"
+        return self._peer
+
+    @property
+    def is_established(self) -> bool:
+        """The peer is known, and the connection has not ended."""
+        return self._peer is not None and self._loss is None
+
+    @property
+    def loss(self) -> ConnectionLost | None:
+        """Why it ended, if it did."""
+        return self._loss
+
+    @property
+    def remote(self) -> HostPort:
+        """Where the peer is now; it may move."""
+        return host_port(self._engine.get_peer_address() or ("", 0))
+
+    def open_stream(self) -> Stream:
+        """A new stream; what is written waits while the peer allows no more streams.
+
+        Raises ConnectionLost, and Refused(BUSY) when MAX_WAITING_STREAMS wait already.
+        """
+        self._check_alive()
+        if self._engine.waiting_streams >= MAX_WAITING_STREAMS:
+            raise Refused(Reason.BUSY, f"{MAX_WAITING_STREAMS} streams wait for the other side already")
+        stream_id = self._engine.get_next_available_stream_id()
+        self._engine.send_stream_data(stream_id, b"")  # makes it known; nothing is sent yet
+        return self._add_stream(stream_id)
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the peer opened. Raises ConnectionLost."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_alive()
+        while not self._unaccepted:
+            await self._arrival.park()
+            self._check_alive()
+        return self._unaccepted.popleft()
+
+    def close(self, reason: Reason = Reason.NONE, detail: str = "") -> None:
+        """End it at once; the peer hears the reason and up to 160 characters of detail."""
+        if self._loss is None:
+            detail = printable(detail)
+            self._guard(lambda: self._engine.end(reason, detail), None)
+            self._lose(ConnectionLost(reason, detail))
+            self._host.touch(self)
+
+    async def wait_closed(self) -> ConnectionLost:
+        """Wait for the end and say why it came."""
+        await self._closed.wait()
+        assert self._loss is not None
+        return ConnectionLost(self._loss.reason, self._loss.detail)  # its own, so that it can be raised
+
+    async def wait_established(self) -> None:
+        """Wait until the peer is known. Raises ConnectionLost if that fails."""
+        await self._settled.wait()
+        self._check_alive()
+
+    def statistics(self) -> ConnectionStatistics:
+        """A frozen view for screens and decisions."""
+        path = self._engine.figures()
+        return ConnectionStatistics(
+            bytes_sent=self._sent[1],
+            bytes_received=self._received[1],
+            datagrams_sent=self._sent[0],
+            datagrams_received=self._received[0],
+            lost_datagrams=path.lost_datagrams,
+            rtt_seconds=path.rtt_seconds,
+            window_bytes=path.window_bytes,
+            in_flight_bytes=path.in_flight_bytes,
+            streams=len(self._streams),
+        )
+
+    # For the endpoint
+
+    @property
+    def wants_turn(self) -> bool:
+        """Stream data waits for a turn at the gate."""
+        return self._engine.wants_turn and self._loss is None
+
+    def dial(self, sockaddr: Any, now: float) -> None:
+        """Begin the handshake."""
+        self._guard(lambda: self._engine.connect(sockaddr, now), None)
+
+    def receive(self, datagram: bytes, sender: Any, now: float) -> None:
+        """A datagram came in."""
+        self._received[0] += 1
+        self._received[1] += len(datagram)
+        self._heard_at = now
+        if self._loss is not None:  # it may not have heard our close
+            self._farewells_due = min(1, self._farewells_left)
+            return
+        self._guard(lambda: self._engine.receive_datagram(datagram, sender, now), None)
+        if self._engine.is_stillborn and not self.is_client:
+            self._break("a first datagram that cannot be decrypted")
+        self._take_events()
+
+    def transmit(self, now: float, *, gated: bool, turn: bool) -> list[tuple[bytes, Any]]:
+        """Datagrams to send now and where to; see `QuicEngine.datagrams`."""
+        if self._farewells_due:
+            self._farewells_due = 0
+            self._farewells_left -= 1
+            return self._farewell
+        nothing: list[tuple[bytes, Any]] = []
+        sent = self._guard(lambda: self._engine.datagrams(now, gated=gated, turn=turn), nothing)
+        if self._loss is not None:
+            self._farewell = sent or self._farewell
+        self._take_events()
+        for stream in list(self._blocked):
+            stream.take_progress()
+        if len(self._streams) > self._engine.stream_count:
+            self._drop_finished()
+        return sent
+
+    def count_sent(self, payload_bytes: int) -> None:
+        """A datagram really left."""
+        self._sent[0] += 1
+        self._sent[1] += payload_bytes
+
+    def timer_at(self) -> float:
+        """When `handle_timer` is due; `inf` for never."""
+        if self.is_over:
+            return inf
+        due = self._guard(self._engine.get_timer, None)
+        due = inf if due is None else due
+        if not self._settled.is_set():
+            due = min(due, self._handshake_by)
+        if self._keep_alive_seconds is not None and self.is_established:
+            due = min(due, self._heard_at + self._keep_alive_seconds)
+        return due
+
+    def handle_timer(self, now: float) -> None:
+        """The time of `timer_at` has come; `transmit` afterwards."""
+        if not self._settled.is_set() and now >= self._handshake_by:
+            self.close(Reason.TIMEOUT, "the handshake took too long")
+        quiet_until = self._heard_at + (self._keep_alive_seconds or inf)
+        if self.is_established and now >= quiet_until:
+            self._heard_at = now
+            self._engine.send_ping(0)
+        self._guard(lambda: self._handle_engine_timer(now), None)
+        self._take_events()
+
+    # Private
+
+    def _handle_engine_timer(self, now: float) -> None:
+        # aioquic compares with a time that it lacks before the first datagram and after the end.
+        if self._engine.get_timer() is not None:
+            self._engine.handle_timer(now)
+
+    def _guard(self, step: Callable[[], _Result], otherwise: _Result) -> _Result:
+        """Run a step of the engine; should it fail on what a stranger sent, only this connection ends."""
+        if self.is_over:
+            return otherwise
+        try:
+            return step()
+        except Exception as error:
+            _LOG.warning("connection to %s dropped: the QUIC engine failed: %r", self.remote, error)
+            _LOG.debug("the engine's traceback", exc_info=error)
+            self._break("the QUIC engine failed")
+            return otherwise
+
+    def _break(self, detail: str) -> None:
+        self.is_over = True
+        self._lose(ConnectionLost(Reason.INTERNAL, detail))
+
+    def _take_events(self) -> None:
+        while (event := self._engine.next_event()) is not None:
+            handler = self._handlers.get(type(event))
+            if handler is not None:
+                handler(event)
+        if self._engine.ending is not None:
+            self._lose(loss_of(self._engine.ending))
+
+    def _on_handshake(self, event: events.HandshakeCompleted) -> None:
+        try:
+            if event.alpn_protocol != ALPN:
+                raise ProtocolError(Reason.VERSION, f"not {ALPN}")
+            peer = node_id_of(self._engine.peer_certificate)
+            if self._expected not in (None, peer):
+                raise ProtocolError(Reason.NOT_ALLOWED, f"another node answered: {peer.hex()}")
+        except ProtocolError as error:
+            self.close(error.reason, error.detail)
+            return
+        self._peer = peer
+        self._settle()
+
+    def _on_data(self, event: events.StreamDataReceived) -> None:
+        self._stream(event).take_data(event.data, event.end_stream)
+
+    def _on_terminated(self, event: events.ConnectionTerminated) -> None:
+        self.is_over = True
+
+    def _stream(
+        self, event: events.StreamDataReceived | events.StreamReset | events.StopSendingReceived
+    ) -> Stream:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            return stream
+        stream = self._add_stream(event.stream_id)
+        self._unaccepted.append(stream)
+        self._arrival.unpark()
+        if len(self._unaccepted) > MAX_UNACCEPTED_STREAMS:
+            self.close(Reason.TOO_LARGE, f"more than {MAX_UNACCEPTED_STREAMS} streams at once")
+        return stream
+
+    def _add_stream(self, stream_id: int) -> Stream:
+        touch = partial(self._host.touch, self)
+        stream = Stream(stream_id, self._engine, touch, lambda: self._loss, self._blocked)
+        self._streams[stream_id] = stream
+        return stream
+
+    def _drop_finished(self) -> None:
+        for stream_id in [known for known in self._streams if not self._engine.has_stream(known)]:
+            stream = self._streams.pop(stream_id)
+            stream.take_progress()
+            self._engine.forget(stream_id)
+
+    def _lose(self, loss: ConnectionLost) -> None:
+        if self._loss is not None:
+            return
+        self._loss = loss
+        self._unaccepted.clear()
+        for stream in self._streams.values():
+            stream.take_loss()
+        self._arrival.unpark_all()
+        self._closed.set()
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled.is_set():
+            self._settled.set()
+            self._host.settle(self)
+
+    def _check_alive(self) -> None:
+        if self._loss is not None:
+            raise ConnectionLost(self._loss.reason, self._loss.detail)

@@ -1,0 +1,378 @@
+"""One UDP socket that listens and dials, its QUIC connections, and the two tasks that drive them.
+
+The receiving task drains the socket in batches and answers once per touched connection. The
+driving task sleeps until the earliest of: a connection's timer, the next turn at the gate,
+something that a task wants sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import trio
+
+from shared import clock
+from shared.connection import Connection
+from shared.core.errors import ConnectionLost, Reason
+from shared.core.gate import Gate, Pass
+from shared.core.ids import HostPort, NodeId
+from shared.identity import Identity
+from shared.quic import QuicEngine
+from shared.reception import Reception, Welcome
+from shared.sockets import bind, destination, header_bytes, host_port, resolve
+from shared.timers import Timers
+
+DATAGRAMS_PER_WAKE = 64  # then other tasks get their turn
+RECEIVE_BYTES = 2048  # longer datagrams are none of ours
+MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
+HANDSHAKE_SECONDS = 10.0
+MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatistics:
+    """A frozen view of an endpoint. Bytes count IP and UDP headers: what the line carries."""
+
+    connections: int
+    half_open: int  # unfinished handshakes of strangers
+    bytes_sent: int
+    bytes_received: int
+    datagrams_sent: int
+    datagrams_received: int
+    unsent_datagrams: int  # built, but the system would not take them
+    unwanted_datagrams: int  # garbage, or for nobody here
+
+
+class Endpoint:
+    """Made by `open_endpoint`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        sock: socket.socket,
+        *,
+        gate: Gate[Connection] | None,
+        reception: Reception,
+        idle_timeout_seconds: float,
+    ) -> None:
+        self.identity = identity
+        self.local = host_port(sock.getsockname())
+        self._socket = sock
+        self._gate: Gate[Connection] = Gate() if gate is None else gate
+        self._reception = reception
+        self._idle_timeout_seconds = idle_timeout_seconds
+        self._routes: dict[bytes, Connection] = {}
+        self._connections: dict[Connection, set[bytes]] = {}  # each with its routes
+        self._half_open: set[Connection] = set()
+        self._unaccepted: deque[Connection] = deque()
+        self._arrival = trio.lowlevel.ParkingLot()
+        self._touched: dict[Connection, None] = {}
+        self._timers: Timers[Connection] = Timers()
+        self._sleep = trio.CancelScope()  # of the driving task; its deadline moves
+        self._is_closed = False
+        self._sent = [0, 0]  # datagrams, bytes
+        self._received = [0, 0]
+        self._unsent = 0
+        self._unwanted = 0
+
+    # For tasks
+
+    @property
+    def gate(self) -> Gate[Connection]:
+        """The gate that all datagrams are charged to; change its rate with `set_rate`."""
+        return self._gate
+
+    def set_rate(self, rate: float | None) -> None:
+        """Let at most `rate` bytes/s leave, headers included; None for no bound, 0 to hold all data."""
+        self._gate.set_rate(rate, clock.now())
+        self._wake()
+
+    async def connect(
+        self,
+        node: NodeId,
+        at: HostPort,
+        *,
+        timeout: float = HANDSHAKE_SECONDS,  # noqa: ASYNC109  # also bounds what the handshake leaves behind
+        keep_alive_seconds: float | None = None,
+    ) -> Connection:
+        """A connection to `node` at an address. Raises ConnectionLost if it is not there, or another.
+
+        With `keep_alive_seconds` it is pinged after so long a silence, so that it does not time out.
+        """
+        with trio.move_on_after(timeout):
+            sockaddr = await resolve(at, self._socket)
+            connection = self._dial(node, sockaddr, timeout, keep_alive_seconds)
+            try:
+                await connection.wait_established()
+                return connection
+            finally:
+                if not connection.is_established:
+                    connection.close(Reason.CANCELLED, "no longer wanted")
+        raise ConnectionLost(Reason.TIMEOUT, f"{at} did not answer in {timeout:g} s")
+
+    async def accept(self) -> Connection:
+        """The next connection that somebody made to us; its peer's id is proved."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            while self._unaccepted:
+                connection = self._unaccepted.popleft()
+                if connection.is_established:
+                    return connection
+            if self._is_closed:
+                raise ConnectionLost(Reason.SHUTDOWN, "the endpoint is closed")
+            await self._arrival.park()
+
+    def statistics(self) -> EndpointStatistics:
+        """A frozen view for screens and metrics."""
+        return EndpointStatistics(
+            connections=sum(connection.is_established for connection in self._connections),
+            half_open=len(self._half_open),
+            bytes_sent=self._sent[1],
+            bytes_received=self._received[1],
+            datagrams_sent=self._sent[0],
+            datagrams_received=self._received[0],
+            unsent_datagrams=self._unsent,
+            unwanted_datagrams=self._unwanted,
+        )
+
+    # For connections (`shared.connection.Host`)
+
+    def touch(self, connection: Connection) -> None:
+        """Something may be sent: build it soon, together with what else is written until then."""
+        if not self._is_closed:
+            self._touched[connection] = None
+            self._wake()
+
+    def add_route(self, connection_id: bytes, connection: Connection) -> None:
+        """Datagrams to this id are for the connection."""
+        if connection in self._connections:
+            self._routes[connection_id] = connection
+            self._connections[connection].add(connection_id)
+
+    def drop_route(self, connection_id: bytes) -> None:
+        """No longer."""
+        connection = self._routes.pop(connection_id, None)
+        if connection is not None:
+            self._connections[connection].discard(connection_id)
+
+    def settle(self, connection: Connection) -> None:
+        """A handshake is over, well or not."""
+        self._half_open.discard(connection)
+        if connection.is_client or not connection.is_established:
+            return
+        if len(self._unaccepted) >= MAX_UNACCEPTED:
+            connection.close(Reason.BUSY, "too many new connections at once")
+            return
+        self._unaccepted.append(connection)
+        self._arrival.unpark()
+
+    # The two tasks, and the end
+
+    async def receive_forever(self) -> None:
+        """Task: from the socket to the connections."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            now = clock.now()
+            touched: dict[Connection, None] = {}
+            for _ in range(DATAGRAMS_PER_WAKE):
+                try:
+                    datagram, sender = self._socket.recvfrom(RECEIVE_BYTES)
+                except BlockingIOError:
+                    break
+                except OSError:  # an earlier datagram of ours bounced; nothing was received
+                    continue
+                self._take(datagram, sender, now, touched)
+            for connection in touched:
+                self._transmit(connection, now)
+            self._give_turns(now)
+
+    async def drive_forever(self) -> None:
+        """Task: timers, turns at the gate, and what tasks want sent."""
+        while True:
+            with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
+                await trio.sleep_forever()
+            now = clock.now()
+            self._fire_timers(now)
+            while self._touched:
+                self._transmit(next(iter(self._touched)), now)
+            self._give_turns(now)
+
+    def shut_down(self) -> None:
+        """Tell every peer, and stop."""
+        now = clock.now()
+        for connection in list(self._connections):
+            connection.close(Reason.SHUTDOWN, "the node is stopping")
+            self._transmit(connection, now)
+        self._is_closed = True
+        self._arrival.unpark_all()
+
+    # Private
+
+    def _take(self, datagram: bytes, sender: Any, now: float, touched: dict[Connection, None]) -> None:
+        self._received[0] += 1
+        self._received[1] += len(datagram) + header_bytes(sender)
+        connection = self._routes.get(destination(datagram))
+        if connection is None:
+            connection = self._meet(datagram, sender, now)
+        if connection is None:
+            return
+        connection.receive(datagram, sender, now)
+        touched[connection] = None
+
+    def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
+        """What a datagram for nobody earns."""
+        verdict = self._reception.judge(
+            datagram, sender, now, connections=len(self._connections), half_open=len(self._half_open)
+        )
+        if isinstance(verdict, Welcome):
+            return self._welcome(verdict, now)
+        self._unwanted += 1
+        if verdict is not None:
+            self._send(verdict, sender, Pass.AT_ONCE, now)
+        return None
+
+    def _welcome(self, welcome: Welcome, now: float) -> Connection:
+        engine = QuicEngine(
+            self.identity,
+            is_client=False,
+            idle_timeout_seconds=self._idle_timeout_seconds,
+            original_destination_connection_id=welcome.original_id,
+            retry_source_connection_id=welcome.retry_id,
+        )
+        connection = Connection(engine, self, expected=None, now=now, handshake_seconds=HANDSHAKE_SECONDS)
+        self._add(connection, welcome.retry_id or welcome.original_id, engine.host_cid)
+        self._half_open.add(connection)
+        return connection
+
+    def _dial(
+        self, node: NodeId, sockaddr: Any, handshake_seconds: float, keep_alive_seconds: float | None
+    ) -> Connection:
+        now = clock.now()
+        engine = QuicEngine(self.identity, is_client=True, idle_timeout_seconds=self._idle_timeout_seconds)
+        connection = Connection(
+            engine,
+            self,
+            expected=node,
+            now=now,
+            handshake_seconds=handshake_seconds,
+            keep_alive_seconds=keep_alive_seconds,
+        )
+        self._add(connection, engine.host_cid)
+        connection.dial(sockaddr, now)
+        self.touch(connection)
+        return connection
+
+    def _add(self, connection: Connection, *connection_ids: bytes) -> None:
+        self._connections[connection] = set()
+        for connection_id in connection_ids:
+            self.add_route(connection_id, connection)
+
+    def _remove(self, connection: Connection) -> None:
+        for connection_id in self._connections.pop(connection, set()):
+            self._routes.pop(connection_id, None)
+        self._half_open.discard(connection)
+        self._touched.pop(connection, None)
+        self._timers.discard(connection)
+        self._gate.withdraw(connection)
+
+    def _transmit(self, connection: Connection, now: float, turn: bool = False) -> None:
+        self._touched.pop(connection, None)
+        how = Pass.TURN if turn else Pass.AT_ONCE
+        for datagram, recipient in connection.transmit(now, gated=not self._gate.is_open, turn=turn):
+            if self._send(datagram, recipient, how, now):
+                connection.count_sent(len(datagram))
+        if connection.is_over:
+            self._remove(connection)
+        else:
+            if connection.wants_turn:
+                self._gate.ask(connection)
+            self._arm(connection, now)
+
+    def _send(self, datagram: bytes, recipient: Any, how: Pass, now: float) -> bool:
+        try:
+            self._socket.sendto(datagram, recipient)
+        except OSError:
+            # Full buffers, no route, a network that is down: the same to QUIC as a lost datagram.
+            self._unsent += 1
+            return False
+        size = len(datagram) + header_bytes(recipient)
+        self._sent[0] += 1
+        self._sent[1] += size
+        self._gate.charge(size, how, now)
+        return True
+
+    def _give_turns(self, now: float) -> None:
+        while (connection := self._gate.next_turn(now)) is not None:
+            self._transmit(connection, now, turn=True)
+        self._wake_by(self._gate.ready_at(now), now)
+
+    def _arm(self, connection: Connection, now: float) -> None:
+        wake_at = max(connection.timer_at(), now + MIN_TIMER_SECONDS)
+        self._timers.set(connection, wake_at)
+        self._wake_by(wake_at, now)
+
+    def _fire_timers(self, now: float) -> None:
+        while (connection := self._timers.pop_due(now)) is not None:
+            connection.handle_timer(now)
+            self._transmit(connection, now)
+
+    def _next_deadline(self) -> float:
+        now = clock.now()
+        if self._touched:
+            return -inf
+        return trio.current_time() + min(self._timers.next_at(), self._gate.ready_at(now)) - now
+
+    def _wake(self) -> None:
+        self._sleep.deadline = -inf
+
+    def _wake_by(self, when: float, now: float) -> None:
+        self._sleep.deadline = min(self._sleep.deadline, trio.current_time() + when - now)
+
+
+@asynccontextmanager
+async def open_endpoint(
+    identity: Identity,
+    host: str = "0.0.0.0",
+    port: int = 0,
+    *,
+    gate: Gate[Connection] | None = None,
+    setting: str = "listen",
+    max_connections: int = 4096,
+    max_half_open: int = 1024,
+    retry_above: int = 64,
+    idle_timeout_seconds: float = 30.0,
+) -> AsyncIterator[Endpoint]:
+    """An endpoint on `host` (an IP address or name; `::` takes IPv4 too) and `port` (0: any free one).
+
+    Leaving closes every connection with SHUTDOWN. Raises LocalError naming the address and
+    `setting` if it cannot be bound.
+    """
+    # aioquic warns about each bad packet, and strangers decide how many there are.
+    logging.getLogger("quic").setLevel(logging.CRITICAL)
+    reception = Reception(
+        max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above
+    )
+    failure: Exception | None = None
+    with await bind(HostPort(host, port), setting) as sock:
+        endpoint = Endpoint(
+            identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(endpoint.receive_forever)
+            nursery.start_soon(endpoint.drive_forever)
+            try:
+                yield endpoint
+            except Exception as error:  # the nursery would wrap it in a group
+                failure = error
+            finally:
+                endpoint.shut_down()
+                nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

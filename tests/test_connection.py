@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import inspect
+import random
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+from aioquic import tls
+from aioquic.quic import connection as aioquic_connection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, StreamDataReceived
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.connection import MAX_UNACCEPTED_STREAMS, Connection
+from shared.core.errors import ConnectionLost, PenstockError, ProtocolError, Reason, Refused
+from shared.losses import loss_of, reason_of
+from shared.quic import QuicEngine
+from shared.quic_settings import CONNECTION_WINDOW_BYTES, configure
+from shared.stream import SEND_BUFFER_BYTES
+from tests.quic_pair import FAR, NEAR, ask, echo, joined, read_all
+
+MIB = 1 << 20
+SOME = random.Random(1).randbytes(3 * MIB)
+
+
+async def _echoing(connection: Connection) -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:  # the end of the connection ends the echo
+        await echo(connection)
+    assert caught.group_contains(ConnectionLost)
+
+
+async def test_echo() -> None:
+    async with joined() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(_echoing, pair.far)
+        assert await ask(pair.near, b"hello") == b"hello"
+        assert await ask(pair.near, b"") == b""
+        pair.near.close()
+
+
+async def test_twenty_streams_at_once_do_not_mix() -> None:
+    answers: dict[int, bytes] = {}
+
+    async def one(connection: Connection, number: int) -> None:
+        answers[number] = await ask(connection, bytes([number]) * 50_000)
+
+    async with joined() as pair, trio.open_nursery() as outer:
+        outer.start_soon(_echoing, pair.far)
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(one, pair.near, number)
+        pair.near.close()
+    assert answers == {number: bytes([number]) * 50_000 for number in range(20)}
+
+
+async def test_eight_mebibytes_arrive_whole() -> None:
+    async with joined() as pair, trio.open_nursery() as nursery:
+        sending = pair.near.open_stream()
+
+        async def send() -> None:
+            for _ in range(8):
+                await sending.send_all(memoryview(SOME)[:MIB])
+            sending.send_eof()
+            await sending.wait_acknowledged()
+
+        nursery.start_soon(send)
+        received = await read_all(await pair.far.accept_stream())
+        assert sha256(received).digest() == sha256(SOME[:MIB] * 8).digest()
+        seen = pair.near.statistics()
+        assert seen.bytes_sent > 8 * MIB
+        assert 0 < seen.rtt_seconds < 5
+        assert seen.datagrams_sent * 1350 >= seen.bytes_sent
+
+
+async def test_a_writer_waits_for_a_reader_and_memory_stays_bounded() -> None:
+    async with joined() as pair:
+        stream = pair.near.open_stream()
+        with trio.move_on_after(0.7) as waited:
+            await stream.send_all(SOME)
+        assert waited.cancelled_caught
+        received = pair.far.statistics().bytes_received
+        assert received < CONNECTION_WINDOW_BYTES + 50_000
+        # It goes on where it stopped: nothing sent before the cancellation is lost or doubled.
+        unread = await pair.far.accept_stream()
+        first = await unread.receive_exactly(SEND_BUFFER_BYTES)
+        assert first == SOME[:SEND_BUFFER_BYTES]
+
+
+async def test_a_reset_carries_its_reason() -> None:
+    async with joined() as pair:
+        stream = pair.near.open_stream()
+        await stream.send_all(b"some")
+        other = await pair.far.accept_stream()
+        assert await other.receive_exactly(4) == b"some"
+        stream.reset(Reason.BUSY)
+        with pytest.raises(Refused) as caught:
+            await other.receive_some()
+        assert caught.value.reason is Reason.BUSY
+        with pytest.raises(Refused):
+            await stream.send_all(b"more")
+        await other.send_all(b"the other way is still open")
+        assert await stream.receive_some() == b"the other way is still open"
+
+
+async def test_a_stop_carries_its_reason_to_a_waiting_writer() -> None:
+    async with joined() as pair, trio.open_nursery() as nursery:
+        stream = pair.near.open_stream()
+        stopped = trio.Event()
+
+        async def write() -> None:
+            with pytest.raises(Refused) as caught:
+                await stream.send_all(SOME)
+            assert caught.value.reason is Reason.NOT_SHARING
+            stopped.set()
+
+        nursery.start_soon(write)
+        other = await pair.far.accept_stream()
+        await other.receive_some()
+        other.stop(Reason.NOT_SHARING)
+        with pytest.raises(Refused, match="stopped here"):
+            await other.receive_some()
+        with trio.fail_after(5):
+            await stopped.wait()
+
+
+async def test_a_stream_that_is_left_is_closed_both_ways() -> None:
+    async with joined() as pair:
+        with pair.near.open_stream() as stream:
+            await stream.send_all(b"question")
+        other = await pair.far.accept_stream()
+        with pytest.raises(Refused) as caught:
+            await read_all(other)
+        assert caught.value.reason is Reason.CANCELLED
+        with pytest.raises(Refused):
+            await other.wait_acknowledged()
+
+
+async def test_a_short_stream_is_not_mistaken_for_a_whole_one() -> None:
+    async with joined() as pair:
+        stream = pair.near.open_stream()
+        await stream.send_all(b"12345")
+        stream.send_eof()
+        other = await pair.far.accept_stream()
+        with pytest.raises(ProtocolError, match="5 of 6 bytes") as caught:
+            await other.receive_exactly(6)
+        assert caught.value.reason is Reason.MALFORMED
+        with pytest.raises(RuntimeError, match="after send_eof"):
+            await stream.send_all(b"6")
+        with pytest.raises(ValueError, match="cannot receive"):
+            await other.receive_some(0)
+
+
+async def test_a_cancelled_task_leaves_the_connection_sound() -> None:
+    async with joined() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(_echoing, pair.far)
+        for _ in range(5):
+            with trio.move_on_after(0.02):
+                await ask(pair.near, SOME)
+        assert await ask(pair.near, b"still here") == b"still here"
+        pair.near.close()
+
+
+async def test_a_close_ends_every_wait_on_both_sides_with_its_reason() -> None:
+    waits = 0
+
+    async def wait(step: Any) -> None:
+        nonlocal waits
+        with pytest.raises(ConnectionLost) as caught:
+            while True:
+                await step()
+        assert caught.value.reason is Reason.NO_SPACE
+        waits += 1
+
+    async with joined() as pair, trio.open_nursery() as nursery:
+        stream = pair.near.open_stream()
+        await stream.send_all(b"x")
+        other = await pair.far.accept_stream()
+        for step in (
+            pair.near.accept_stream,
+            pair.far.accept_stream,
+            stream.receive_some,
+            partial(other.receive_exactly, 10),
+            partial(stream.send_all, SOME),
+            stream.wait_acknowledged,
+        ):
+            nursery.start_soon(wait, step)
+        await trio.testing.wait_all_tasks_blocked()
+        pair.far.close(Reason.NO_SPACE, "full\n\x1b[31mdisk")
+        with trio.fail_after(5):
+            loss = await pair.near.wait_closed()
+        assert (loss.reason, loss.detail) == (Reason.NO_SPACE, "full??[31mdisk")
+        with pytest.raises(ConnectionLost):
+            pair.near.open_stream()
+    assert waits == 6
+    stream.close()  # closing after the end is no error
+
+
+async def test_streams_over_the_peers_limit_wait_for_others_to_end() -> None:
+    async with joined() as pair, trio.open_nursery() as nursery:
+        streams = [pair.near.open_stream() for _ in range(200)]
+
+        async def serve() -> None:
+            for _ in streams:
+                stream = await pair.far.accept_stream()
+                await read_all(stream)
+                stream.send_eof()
+
+        for number, stream in enumerate(streams):
+            await stream.send_all(b"%d" % number)
+            stream.send_eof()
+        nursery.start_soon(serve)
+        with trio.fail_after(10):
+            for stream in streams:
+                assert await stream.receive_some() == b""
+
+
+async def test_too_many_unaccepted_streams_cost_the_connection() -> None:
+    async with joined() as pair:
+        with pytest.raises(ConnectionLost) as caught, trio.fail_after(20):
+            for _ in range(MAX_UNACCEPTED_STREAMS + 200):
+                with pair.near.open_stream() as stream:
+                    await stream.send_all(b"x")
+                await trio.lowlevel.checkpoint()
+            raise (await pair.near.wait_closed())
+        assert caught.value.reason is Reason.TOO_LARGE
+
+
+async def test_many_finished_streams_leave_nothing_behind() -> None:
+    async with joined() as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(_echoing, pair.far)
+        for number in range(300):
+            assert await ask(pair.near, b"%d" % number) == b"%d" % number
+        await ask(pair.near, b"and the last acknowledgements")
+        assert pair.near.statistics().streams < 20
+        assert pair.far.statistics().streams < 20
+        pair.near.close()
+
+
+def test_every_ending_has_a_reason() -> None:
+    ended = ConnectionTerminated
+    assert loss_of(ended(9, None, "slots")).reason is Reason.BUSY
+    assert loss_of(ended(999, None, "")).reason is Reason.UNEXPECTED
+    assert loss_of(ended(1, 0, "Idle timeout")).reason is Reason.TIMEOUT
+    assert loss_of(ended(0x100 + 120, 6, "")).reason is Reason.VERSION
+    assert loss_of(ended(0x100 + 51, 6, "")).reason is Reason.NOT_ALLOWED
+    assert loss_of(ended(0x2, 0, "")).reason is Reason.BUSY
+    assert loss_of(ended(0xC, 0, "")).reason is Reason.NOT_ALLOWED
+    assert loss_of(ended(0x7, 0, "bad\nframe")).detail == "QUIC error 0x7 bad?frame"
+    assert [reason_of(int(reason)) for reason in Reason] == list(Reason)
+    assert issubclass(ConnectionLost, PenstockError)
+
+
+def test_the_private_parts_of_aioquic_are_where_we_reach_for_them() -> None:
+    """Fails when an upgrade of aioquic moves what shared/quic.py touches."""
+    client = QuicEngine(NEAR, is_client=True, idle_timeout_seconds=30)
+    client.connect(("127.0.0.1", 1), 0.0)
+    for name in (
+        "_ack_delay", "_close_event", "_cryptos", "_events", "_local_max_data", "_local_max_streams_bidi",
+        "_local_max_streams_uni", "_local_next_stream_id_bidi", "_loss", "_max_datagram_size",
+        "_network_paths", "_pacing_at", "_remote_max_streams_bidi", "_state", "_streams",
+        "_streams_blocked_bidi", "_streams_queue",
+    ):  # fmt: skip
+        assert name in vars(client), name
+    for owner, names in (
+        (client._loss, ("_cc", "_pacer", "_rtt_smoothed", "bytes_in_flight", "congestion_window")),
+        (client._loss._pacer, ("packet_time", "bucket_max", "next_send_time", "update_after_send")),
+        (client.tls, ("_request_client_certificate", "_peer_certificate")),
+        (client._local_max_data, ("value", "sent", "used")),
+        (client._crypto_streams[tls.Epoch.INITIAL].sender, ("_pending", "_pending_eof", "_buffer_stop")),
+        (client._crypto_streams[tls.Epoch.INITIAL].receiver, ("_ranges", "highest_offset", "is_finished")),
+    ):
+        for name in names:
+            assert hasattr(owner, name), (owner, name)
+    stock = aioquic_connection.QuicConnection
+    for method, parameters in (
+        ("_write_application", ["self", "builder", "network_path", "now"]),
+        ("_write_connection_limits", ["self", "builder", "space"]),
+        ("_write_stream_limits", ["self", "builder", "space", "stream"]),
+        ("_handle_crypto_frame", ["self", "context", "frame_type", "buf"]),
+        ("_handle_stream_frame", ["self", "context", "frame_type", "buf"]),
+        ("_initialize", ["self", "peer_cid"]),
+    ):
+        assert list(inspect.signature(getattr(stock, method)).parameters) == parameters
+    source = inspect.getsource(stock._write_application)
+    assert "self._loss._pacer.next_send_time(now=now)" in source
+    assert "for stream in self._streams_queue" in source
+
+
+@dataclass
+class Side:
+    """One engine in virtual time and what arrived at it."""
+
+    engine: QuicEngine
+    received: bytearray = field(default_factory=bytearray)
+    is_ready: bool = False
+    is_at_end: bool = False
+
+    def take_events(self) -> None:
+        while (event := self.engine.next_event()) is not None:
+            if isinstance(event, HandshakeCompleted):
+                self.is_ready = True
+            if isinstance(event, StreamDataReceived):
+                self.received += event.data
+                self.is_at_end |= event.end_stream
+                self.engine.consume(event.stream_id, len(event.data))
+
+
+class World:
+    """Two engines and a bad network, in virtual time; same seed, same course."""
+
+    def __init__(self, seed: int, loss: float, doubled: float) -> None:
+        self.now = 1000.0
+        self._dice = random.Random(seed)
+        self._loss, self._doubled = loss, doubled
+        self._flying: list[tuple[float, int, bytes]] = []
+        client = QuicEngine(NEAR, is_client=True, idle_timeout_seconds=30)
+        client.connect(("far", 1), self.now)
+        server = QuicEngine(
+            FAR,
+            is_client=False,
+            idle_timeout_seconds=30,
+            original_destination_connection_id=client.original_destination_connection_id,
+        )
+        self.sides = (Side(client), Side(server))
+        self.bytes_out = 0
+
+    def step(self, gated: bool) -> None:
+        for index, side in enumerate(self.sides):
+            datagrams = side.engine.datagrams(self.now, gated=gated)
+            if side.engine.wants_turn:
+                datagrams += side.engine.datagrams(self.now, gated=True, turn=True)
+            for datagram, _ in datagrams:
+                self.bytes_out += len(datagram)
+                for _ in range(1 + (self._dice.random() < self._doubled)):
+                    if self._dice.random() >= self._loss:
+                        delay = 0.01 + self._dice.random() * 0.02  # enough to overtake one another
+                        self._flying.append((self.now + delay, 1 - index, datagram))
+            side.take_events()
+        timers = [side.engine.get_timer() for side in self.sides]
+        self.now = min([at for at, _, _ in self._flying] + [at for at in timers if at is not None])
+        self.now += 1e-6
+        self._arrive()
+        for side, timer in zip(self.sides, timers, strict=True):
+            if timer is not None and timer <= self.now:
+                side.engine.handle_timer(self.now)
+
+    def _arrive(self) -> None:
+        landed = [flight for flight in self._flying if flight[0] <= self.now]
+        self._flying = [flight for flight in self._flying if flight[0] > self.now]
+        for _, index, datagram in sorted(landed):
+            self.sides[index].engine.receive_datagram(datagram, ("near", "far")[index], self.now)
+            self.sides[index].take_events()
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 1000), loss=st.sampled_from([0.0, 0.02, 0.15]), gated=st.booleans(),
+    size=st.integers(0, 600_000),
+)  # fmt: skip
+def test_a_bad_network(seed: int, loss: float, gated: bool, size: int) -> None:
+    """Whatever is lost, doubled or overtaken, gated or not: exactly what was written arrives."""
+    world = World(seed, loss, doubled=0.05)
+    client, server = world.sides
+    client.engine._network_paths[0].addr = "far"
+    has_written = False
+    for _ in range(200_000):
+        world.step(gated)
+        if client.is_ready and not has_written:
+            client.engine.send_stream_data(0, SOME[:size], end_stream=True)
+            has_written = True
+        if server.is_at_end:
+            break
+    assert server.received == SOME[:size]
+    assert server.engine.peer_certificate == NEAR.certificate
+    assert client.engine.peer_certificate == FAR.certificate
+
+
+def test_a_gated_pass_carries_no_stream_data_even_with_an_acknowledgement_due() -> None:
+    world = World(7, 0.0, 0.0)
+    client, server = world.sides
+    client.engine._network_paths[0].addr = "far"
+    while not (client.is_ready and server.is_ready):
+        world.step(gated=False)
+    for _ in range(20):
+        world.step(gated=False)
+    server.engine.send_stream_data(1, bytes(20_000))
+    client.engine.send_stream_data(0, bytes(20_000))
+    for _ in range(3):  # data comes in, so acknowledgements fall due at the client
+        for datagram, _ in server.engine.datagrams(world.now, gated=False):
+            client.engine.receive_datagram(datagram, "far", world.now)
+        world.now += 0.02
+        client.engine.handle_timer(world.now)
+        at_once = client.engine.datagrams(world.now, gated=True)
+        assert at_once, "the acknowledgement does not wait"
+        assert sum(len(datagram) for datagram, _ in at_once) < 200
+        assert client.engine.wants_turn
+    turn = client.engine.datagrams(world.now, gated=True, turn=True)
+    assert [len(datagram) for datagram, _ in turn] == [1350]
+
+
+def test_a_stream_full_of_holes_costs_the_connection() -> None:
+    world = World(3, 0.0, 0.0)
+    client, server = world.sides
+    client.engine._network_paths[0].addr = "far"
+    while not (client.is_ready and server.is_ready):
+        world.step(gated=False)
+    client.engine.send_stream_data(0, bytes(10_000))
+    sender = client.engine._streams[0].sender
+    for hole in range(1, 10_000, 2):
+        sender._pending.subtract(hole, hole + 1)  # never sent
+    for _ in range(400):
+        world.step(gated=False)
+        if server.engine.ending is not None:
+            break
+    assert server.engine.ending is not None
+    assert "holes" in server.engine.ending.reason_phrase
+    assert configure(NEAR, True, 1.0).max_stream_data <= CONNECTION_WINDOW_BYTES

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.core.gate import TURN_BYTES, Gate, Pass, burst_for
+
+AT_ONCE = st.lists(st.tuples(st.floats(0, 2), st.integers(40, TURN_BYTES)), max_size=80)
+
+
+def run(gate: Gate[str], at_once: list[tuple[float, int]], until: float) -> list[tuple[float, int, Pass]]:
+    """Three greedy askers and `at_once` datagrams through a gate in virtual time: what left, when."""
+    out: list[tuple[float, int, Pass]] = []
+    pending = sorted(at_once)
+    for asker in "abc":
+        gate.ask(asker)
+    now = 0.0
+    while now < until:
+        while pending and pending[0][0] <= now:
+            size = pending.pop(0)[1]
+            gate.charge(size, Pass.AT_ONCE, now)
+            out.append((now, size, Pass.AT_ONCE))
+        while (turn := gate.next_turn(now)) is not None:
+            gate.charge(TURN_BYTES, Pass.TURN, now)
+            out.append((now, TURN_BYTES, Pass.TURN))
+            gate.ask(turn)
+        following = pending[0][0] if pending else until
+        now = min(max(gate.ready_at(now), now + 1e-9), following)
+    return out
+
+
+@given(rate=st.integers(20_000, 500_000), at_once=AT_ONCE)
+def test_windows(rate: int, at_once: list[tuple[float, int]]) -> None:
+    """Any window that ends with a turn's datagram holds at most rate x W + burst, whatever else left in it;
+    one that ends otherwise exceeds that by no more than the debt at its end."""
+    gate: Gate[str] = Gate(rate)
+    burst, replayed = burst_for(rate), Gate[str](rate)
+    out = run(gate, at_once, until=3.0)
+    assert any(how is Pass.TURN for _, _, how in out)
+    total = 0
+    before: list[tuple[float, int]] = []  # start of each window, bytes out before it
+    for when, size, how in out:
+        before.append((when, total))
+        total += size
+        replayed.charge(size, how, when)
+        debt = replayed.statistics(when).debt_bytes
+        if how is Pass.TURN:
+            assert debt < 1e-6
+        for start, earlier in before:
+            assert total - earlier <= rate * (when - start) + burst + debt + 1e-3
+
+
+@given(rate=st.integers(20_000, 500_000))
+def test_data_alone(rate: int) -> None:
+    """Data alone uses the rate: between rate x W - burst and rate x W + burst bytes leave in W seconds."""
+    total = sum(size for _, size, _ in run(Gate(rate), [], until=3.0))
+    assert rate * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
+
+
+def test_turns_go_round() -> None:
+    gate: Gate[str] = Gate(None)
+    for asker in "abcab":
+        gate.ask(asker)
+    assert [gate.next_turn(0), gate.next_turn(0)] == ["a", "b"]
+    gate.ask("a")
+    gate.withdraw("never asked")
+    assert [gate.next_turn(0) for _ in range(3)] == ["c", "a", None]
+    gate.ask("d")
+    gate.withdraw("d")
+    assert gate.next_turn(0) is None
+    assert gate.ready_at(0) == inf
+
+
+def test_a_turn_waits_for_a_full_datagram_and_for_debts() -> None:
+    gate: Gate[str] = Gate(1000.0, burst_bytes=TURN_BYTES)
+    gate.ask("a")
+    gate.charge(TURN_BYTES + 500, Pass.AT_ONCE, 0.0)
+    assert gate.next_turn(0.0) is None
+    assert gate.statistics(0.0).debt_bytes == 500
+    ready_at = gate.ready_at(0.0)
+    assert ready_at == pytest.approx((TURN_BYTES + 500) / 1000)
+    assert gate.next_turn(ready_at - 0.01) is None
+    assert gate.next_turn(ready_at + 1e-6) == "a"
+
+
+def test_a_paused_gate_gives_no_turns_until_it_is_set_again() -> None:
+    gate: Gate[str] = Gate(0.0)
+    gate.ask("a")
+    assert gate.paused
+    assert gate.next_turn(1e6) is None
+    assert gate.ready_at(1e6) == inf
+    gate.set_rate(1000.0, 1e6)
+    assert gate.next_turn(1e6 + 60) == "a"
+
+
+def test_closing_an_open_gate_grants_no_burst() -> None:
+    gate: Gate[str] = Gate(None)
+    gate.ask("a")
+    gate.charge(10**9, Pass.AT_ONCE, 4.0)  # an open gate keeps no debts
+    gate.set_rate(1000.0, 5.0)
+    assert gate.next_turn(5.0) is None
+    assert gate.next_turn(5.0 + TURN_BYTES / 1000 + 1e-6) == "a"
+    gate.set_rate(None, 6.0)
+    assert gate.is_open
+    assert gate.rate is None
+
+
+def test_statistics_tell_turns_from_the_rest() -> None:
+    gate: Gate[str] = Gate(1e6)
+    gate.ask("a")
+    gate.ask("b")
+    assert gate.next_turn(0.0) == "a"
+    gate.charge(1000, Pass.TURN, 0.0)
+    gate.charge(80, Pass.AT_ONCE, 0.0)
+    seen = gate.statistics(0.0)
+    assert (seen.turn_bytes, seen.at_once_bytes, seen.turns, seen.waiting) == (1000, 80, 1, 1)
+    assert seen.out_rate > 0
+
+
+def test_a_burst_below_a_datagram_is_refused() -> None:
+    with pytest.raises(ValueError, match="one datagram"):
+        Gate[str](1000.0, burst_bytes=TURN_BYTES - 1)
+    with pytest.raises(ValueError, match="bucket"):
+        Gate[str](-1.0)

@@ -1,0 +1,108 @@
+"""The tracker's settings: `[tracker]` in the settings file, explained where they are defined."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from shared.core.errors import LocalError
+from shared.core.ids import SCHEME, NodeId, parse_address, parse_node_id
+from shared.setting_types import HostPortText
+
+
+class LogLevel(StrEnum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator of a tracker chooses."""
+
+    listen: Annotated[
+        HostPortText,
+        Meta(
+            description="Where edges and peers reach this tracker, one UDP port. [::] answers IPv4 and IPv6 "
+            "alike, so that no viewer is left out; write 0.0.0.0:4430 on a machine without IPv6.",
+            examples=["0.0.0.0:4430"],
+        ),
+    ] = HostPortText("[::]:4430")
+
+    public: Annotated[
+        HostPortText | None,
+        Meta(
+            description="The address that others dial, if it is not the one listened on: a DNS name, or the "
+            "outside of a router. It stands in every address string that this tracker prints.",
+            examples=["tracker.example.org:4430"],
+        ),
+    ] = None
+
+    api: Annotated[
+        HostPortText,
+        Meta(
+            description="Where the JSON API and the pages are served, over HTTP. It shows every node's "
+            "address: only this machine may ask, unless you choose another address here.",
+            examples=["0.0.0.0:8430"],
+        ),
+    ] = HostPortText("127.0.0.1:8430")
+
+    data: Annotated[
+        Path,
+        Meta(
+            description="The folder of this tracker's key and database. Keep it: the key is the tracker's "
+            "id, which every viewer's address names.",
+            examples=["/var/lib/penstock/tracker"],
+        ),
+    ] = Path("~/.local/share/penstock/tracker")
+
+    edges: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The edges that may publish titles here, each by its node id or by the address "
+            "string that it prints when it starts.",
+            examples=["0f" * 32],
+        ),
+    ] = ()
+
+    open_to_edges: Annotated[
+        bool,
+        Meta(description="Whether any edge may publish titles here. For a network of your own only."),
+    ] = False
+
+    announce_seconds: Annotated[
+        int,
+        Meta(
+            description="How often nodes must say again what they hold; they are forgotten after two and a "
+            "half times this.",
+            ge=1,
+            le=3600,
+        ),
+    ] = 60
+
+    report_seconds: Annotated[
+        int,
+        Meta(description="How often nodes report rates and counters, for operators' screens.", ge=1, le=3600),
+    ] = 5
+
+    log_level: Annotated[LogLevel, Meta(description="How much is logged, to standard error.")] = LogLevel.INFO
+
+    def __post_init__(self) -> None:
+        self.edge_ids()
+
+    def edge_ids(self) -> frozenset[NodeId]:
+        """The edges that may publish. Raises LocalError that starts with the setting's name."""
+        return frozenset(_edge_id(text.strip().lower()) for text in self.edges)
+
+
+def _edge_id(text: str) -> NodeId:
+    try:
+        return parse_address(text).node if text.startswith(f"{SCHEME}:") else parse_node_id(text)
+    except LocalError as error:
+        raise LocalError(f"edges: {error}") from None

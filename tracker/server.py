@@ -1,0 +1,111 @@
+"""The tracker as a process: one endpoint, one core, one database, one portal."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random, SystemRandom
+
+import trio
+
+from shared import __version__, clock, web
+from shared.connection import Stream
+from shared.core.errors import ProtocolError, Reason
+from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_port
+from shared.endpoint import open_endpoint
+from shared.identity import Identity
+from shared.node import Introduction, open_node
+from tracker.config import TrackerConfig
+from tracker.core.tracker import Tracker, TrackerSettings
+from tracker.ledger import Ledger, RefusingTracker
+from tracker.portal import Portal
+from tracker.store import open_store
+
+SOFTWARE = f"penstock {__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a running tracker can be reached."""
+
+    address: Address
+    api: HostPort
+
+    def __str__(self) -> str:
+        return f"tracker ready {self.address} api http://{self.api}"
+
+
+async def serve(
+    config: TrackerConfig, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Runs a tracker until cancelled; `task_status` gets a Ready once it answers.
+
+    Raises LocalError if the key, the database or an address cannot be used.
+    """
+    identity = await trio.to_thread.run_sync(load_identity, config)
+    async with open_store(config.data / "tracker.db") as store:
+        core = RefusingTracker(identity.private_key, _settings(config), await store.entries(), _dice())
+        listen = parse_host_port(config.listen)
+        async with open_endpoint(identity, listen.host, listen.port, setting="tracker.listen") as endpoint:
+            tracker = Address(identity.id, public_at(config, endpoint.local))
+            introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
+            ledger = Ledger(core, store)
+            async with (
+                open_node(endpoint, core, introduction, ledger.act, _refuse_stream) as node,
+                ledger.open(node.pump),
+                _open_portal(config, core, tracker) as api,
+            ):
+                task_status.started(Ready(tracker, api))
+                await trio.sleep_forever()
+
+
+def load_identity(config: TrackerConfig) -> Identity:
+    """The tracker's key, made at the first start. Raises LocalError."""
+    return Identity.load(config.data / "key")
+
+
+def public_at(config: TrackerConfig, bound: HostPort) -> HostPort:
+    """The address that stands in address strings: the setting, else what is listened on."""
+    if config.public is not None:
+        return parse_host_port(config.public)
+    return HostPort(_own_host() if bound.host in ("0.0.0.0", "::") else bound.host, bound.port)
+
+
+def _own_host() -> str:
+    """This machine's address as its default route sees it; loopback without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address; connecting UDP sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _settings(config: TrackerConfig) -> TrackerSettings:
+    return TrackerSettings(
+        announce_seconds=config.announce_seconds,
+        report_seconds=config.report_seconds,
+        edges=config.edge_ids(),
+        open_to_edges=config.open_to_edges,
+    )
+
+
+def _dice() -> Random:
+    return Random(SystemRandom().getrandbits(256))
+
+
+async def _refuse_stream(node: NodeId, stream: Stream) -> None:
+    raise ProtocolError(Reason.UNEXPECTED, "a tracker takes no bulk streams")
+
+
+@asynccontextmanager
+async def _open_portal(config: TrackerConfig, core: Tracker, tracker: Address) -> AsyncIterator[HostPort]:
+    at = parse_host_port(config.api)
+    app = Portal(core, tracker, SOFTWARE, clock.now()).app(at.host)
+    async with trio.open_nursery() as nursery:
+        host, port = await nursery.start(partial(web.serve, app, at.host, at.port, what="tracker.api"))
+        yield HostPort(host, port)
+        nursery.cancel_scope.cancel()
