@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
 
@@ -22,7 +20,7 @@ from peer.titles import JSON
 from shared import __version__, clock
 from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
 from shared.core.bulk import ManifestRequest, PieceRequest
-from shared.core.errors import ConfigError, LocalError, ProtocolError, Reason, Refused
+from shared.core.errors import ConfigError, ProtocolError, Reason, Refused
 from shared.core.gate import Gate
 from shared.core.ids import (
     Address,
@@ -38,9 +36,10 @@ from shared.core.ids import (
 from shared.core.manifest import Manifest
 from shared.core.messages import Catalogue, Entry, Message, Refusal
 from shared.core.rate import RateMeter
+from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
-from shared.node import Introduction, Node, open_node
+from shared.node import IDLE_SECONDS, Introduction, Node, open_node
 from shared.piece_store import PieceStore
 from shared.serving import Serving, read_request
 from shared.stream import Stream
@@ -290,7 +289,7 @@ async def serve(
             "peer.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
     tracker = parse_address(config.tracker)
-    with _lock(config.data):
+    with locked(config.data, "peer.data"):
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         store = await trio.to_thread.run_sync(PieceStore, config.data / "pieces", int(config.quota))
         daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store)
@@ -298,7 +297,14 @@ async def serve(
         gate: Gate[Any] = Gate(cap.gate_rate(), cap.burst_bytes())
         listen, player = parse_host_port(config.listen), parse_host_port(config.player)
         async with (
-            open_endpoint(identity, listen.host, listen.port, gate=gate, setting="peer.listen") as endpoint,
+            open_endpoint(
+                identity,
+                listen.host,
+                listen.port,
+                gate=gate,
+                setting="peer.listen",
+                idle_timeout_seconds=IDLE_SECONDS,
+            ) as endpoint,
             daemon.run(endpoint),
             trio.open_nursery() as nursery,
         ):
@@ -306,23 +312,3 @@ async def serve(
             address = Address(identity.id, endpoint.local)
             task_status.started(Ready(address, f"http://{HostPort(host, port)}"))
             await trio.sleep_forever()
-
-
-class _lock:
-    """One peer per data folder: two would evict each other's pieces."""
-
-    def __init__(self, data: Path) -> None:
-        self._path = data / "lock"
-
-    def __enter__(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LocalError(f"peer.data: {self._path.parent} is used by another peer that runs") from None
-        except OSError as error:
-            raise LocalError(f"peer.data: {self._path.parent} cannot be used: {error.strerror}") from None
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()

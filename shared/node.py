@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 OUTBOX_MESSAGES = 512  # a node that reads slower than this is hung up on
 HELLO_SECONDS = 10.0
 DIAL_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 4.0  # the dialler keeps what it dialled alive
+IDLE_SECONDS = 12.0  # three keep-alives lost in a row: it is gone
 
 
 class Core(Protocol):
@@ -140,7 +142,9 @@ class Node:
 
     async def _dial_and_run(self, action: Dial) -> None:
         try:
-            connection = await self.endpoint.connect(action.node, action.at, timeout=DIAL_SECONDS)
+            connection = await self.endpoint.connect(
+                action.node, action.at, timeout=DIAL_SECONDS, keep_alive_seconds=KEEP_ALIVE_SECONDS
+            )
         except (ConnectionLost, LocalError) as error:
             log.info("cannot reach %s at %s: %s", action.node.hex()[:8], action.at, error)
             self._dialling.discard(action.node)

@@ -35,6 +35,7 @@ class Recipe:
     pixels: str = "yuv420p"
     sound_rate: int = 44100
     layout: str = "stereo"
+    rotation: int = 0  # degrees, counter-clockwise
 
 
 def make_film(path: Path, recipe: Recipe) -> Path:
@@ -71,6 +72,8 @@ class _Picture(_Source):
         )
         assert isinstance(stream, VideoStream)
         self._stream = stream
+        if recipe.rotation:
+            self._stream.set_display_rotation(recipe.rotation)
         self._stream.codec_context.pix_fmt = recipe.pixels
         self._stream.codec_context.time_base = Fraction(1, recipe.fps)
         self._stream.codec_context.bit_rate = 200_000
@@ -133,6 +136,12 @@ def pictures(path: Path) -> list[tuple[float, bool]]:
     """(seconds, whether it is a key frame) of every picture that decodes, in order of showing."""
     with av.open(str(path)) as film:
         return [(frame.time, frame.key_frame) for frame in film.decode(video=0)]
+
+
+def rotation(path: Path) -> int:
+    """Degrees, counter-clockwise, by which players turn the picture."""
+    with av.open(str(path)) as film:
+        return next(film.decode(video=0)).rotation
 
 
 def sound_seconds(path: Path) -> float:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+import httpx2
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from peer import m3u8
+from peer.player import serve_player
 from peer.titles import JSON, Reader
 from shared.core.errors import PenstockError, Reason, Refused
 from shared.core.ids import InfoHash, TitleId
@@ -91,6 +96,22 @@ class Shelf:
         manifest = manifest_of(path, **told)  # type: ignore[arg-type]
         self.films[manifest.infohash] = (manifest, path)
         return manifest
+
+    @property
+    def first(self) -> Manifest:
+        return next(manifest for manifest, _ in self.films.values())
+
+    @property
+    def master_path(self) -> str:
+        return m3u8.master_path(self.first.title_id)
+
+    @property
+    def film_path(self) -> str:
+        return m3u8.film_path(self.first.title_id, self.first.infohash)
+
+    @property
+    def page_path(self) -> str:
+        return f"/watch/{self.first.title_id.hex()}"
 
     def _entries(self) -> Iterator[Entry]:
         return (entry_of(manifest) for manifest, _ in self.films.values())
@@ -186,3 +207,14 @@ class ShelfReader:
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(max_bytes)
+
+
+@asynccontextmanager
+async def open_door(shelf: Shelf) -> AsyncIterator[tuple[httpx2.AsyncClient, str]]:
+    """A client of a player's door on the shelf, and the door's base address."""
+    async with trio.open_nursery() as nursery:
+        host, port = await nursery.start(partial(serve_player, shelf, "127.0.0.1", 0))
+        base = f"http://{host}:{port}"
+        async with httpx2.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
+            yield client, base
+        nursery.cancel_scope.cancel()

@@ -21,7 +21,7 @@ from edge.media.film import Limits, Prepared
 from edge.media.remux import check_file, prepare_film
 from edge.media.timeline import JOIN_SECONDS, Timeline
 from shared.core.errors import LocalError
-from tests.films import Recipe, make_film, packets, pictures, sound_seconds
+from tests.films import Recipe, make_film, packets, pictures, rotation, sound_seconds
 
 LIMITS = Limits()
 H264 = Recipe("mp4", "libx264", "aac", seconds=10.0, gop=50)
@@ -60,8 +60,9 @@ def check_segments(target: Path, prepared: Prepared) -> None:
         assert shown == len(pictures(target))
 
 
-@pytest.mark.parametrize("muxer", ["mp4", "mpegts", "matroska", "flv"])
-@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize(
+    ("muxer", "b_frames"), [("mp4", 0), ("mp4", 2), ("mpegts", 2), ("matroska", 2), ("flv", 2)]
+)
 def test_h264_and_aac_are_copied(tmp_path: Path, muxer: str, b_frames: int) -> None:
     source = make_film(tmp_path / "film", replace(H264, muxer=muxer, b_frames=b_frames))
     target, prepared = ready(source)
@@ -161,6 +162,12 @@ def test_odd_sides_become_even(tmp_path: Path) -> None:
     target, prepared = ready(source)
     assert prepared.width % 2 == prepared.height % 2 == 0
     assert pictures(target)
+
+
+def test_a_film_held_upright_stays_upright(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film", Recipe("mp4", "mpeg4", "aac", rotation=90))
+    target, _ = ready(source)
+    assert rotation(source) == rotation(target) == 90
 
 
 def test_rare_key_frames_are_mended(tmp_path: Path) -> None:

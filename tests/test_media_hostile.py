@@ -8,7 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -149,14 +149,9 @@ def test_even_a_demuxer_that_follows_names_gets_no_file(tmp_path: Path, secret: 
         raise ValueError("opened, and empty")
 
 
-@lru_cache(maxsize=1)
-def _whole_film(path: Path) -> bytes:
-    return make_film(path, FILM).read_bytes()
-
-
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 async def test_a_film_without_its_index_is_refused(tmp_path: Path, share: float) -> None:
-    whole = _whole_film(tmp_path / "whole.mp4")
+    whole = make_film(tmp_path / "whole.mp4", FILM).read_bytes()
     source = tmp_path / "film.mp4"
     source.write_bytes(whole[: int(len(whole) * share)])
     assert b"moov" not in source.read_bytes()
@@ -253,7 +248,9 @@ async def test_processor_time_is_limited(tmp_path: Path) -> None:
 
 
 async def test_a_film_that_is_not_there(tmp_path: Path) -> None:
-    assert "No such file" in str(await refusal(tmp_path / "film.mp4"))
+    error = await refusal(tmp_path / "film.mp4")
+    assert isinstance(error, LocalError)
+    assert "film.mp4: No such file" in str(error)
 
 
 # Children that misbehave: what runs in the media child's place.
@@ -330,16 +327,12 @@ async def test_a_child_that_cannot_start(tmp_path: Path, monkeypatch: pytest.Mon
     assert isinstance(await refusal(tmp_path / "film.mp4"), LocalError)
 
 
-@lru_cache(maxsize=1)
-def _prepared(directory: Path) -> bytes:
-    source = make_film(directory / "film.mp4", replace(FILM, seconds=3.0))
-    prepare_film(source, directory / "prepared.mp4", LIMITS, lambda stage, done: None)
-    return (directory / "prepared.mp4").read_bytes()
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return _prepared(tmp_path_factory.mktemp("prepared"))
+    place = tmp_path_factory.mktemp("prepared")
+    source = make_film(place / "film.mp4", replace(FILM, seconds=3.0))
+    prepare_film(source, place / "prepared.mp4", LIMITS, lambda stage, done: None)
+    return (place / "prepared.mp4").read_bytes()
 
 
 def part(raw: bytes, at: int, count: int) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from shared.core.dice import Dice
 
 from edge.core.admission import SLOTS, Admission
 from shared.core import spare
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import PieceRequest
+from shared.core.dice import Dice
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import Address, HostPort, InfoHash, NodeId
 from shared.core.manifest import Manifest
@@ -44,6 +44,13 @@ class BeginUpload:
 
 
 @dataclass(frozen=True, slots=True)
+class PublisherLeft:
+    """A publisher's connection ended; its uploads wait for it."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeRates:
     """What the shell measured: bytes per second, and bytes since start."""
 
@@ -64,7 +71,7 @@ class EdgeStatistics:
     rates: EdgeRates
 
 
-EdgeAction = Action | BeginUpload
+EdgeAction = Action | BeginUpload | PublisherLeft
 
 
 class Edge:
@@ -76,6 +83,7 @@ class Edge:
         self._admission = admission
         self._rng = rng
         self._at: dict[NodeId, HostPort] = {}
+        self._publishers: set[NodeId] = set()
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._rates = EdgeRates(0, 0, 0, 0, 0)
@@ -112,6 +120,9 @@ class Edge:
     def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
         """A connection ended or never came up."""
         self._at.pop(node, None)
+        if node in self._publishers:
+            self._publishers.discard(node)
+            self._actions.append(PublisherLeft(node))
         self.seeding.disconnected(node)
         if self.link.disconnected(node, now):
             self.seeding.tracker_lost()
@@ -139,6 +150,7 @@ class Edge:
 
     def _upload(self, message: Upload, sender: NodeId) -> None:
         if self._admission.may_publish(sender, self._at[sender]):
+            self._publishers.add(sender)
             self._actions.append(BeginUpload(sender, message))
         else:
             detail = "your node id is not in the edge's `publishers` setting"

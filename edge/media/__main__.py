@@ -125,12 +125,14 @@ def _known(error: BaseException, limits: Limits) -> Line | None:
     if isinstance(error, MemoryError):
         return Line(error=f"it needs more than {limits.memory_bytes} bytes of memory", reason="TOO_LARGE")
     if isinstance(error, ImportError):
-        text = f"it cannot load the media library within {limits.memory_bytes} bytes of memory"
-        return Line(error=f"{text} ({error})"[:300], reason="LOCAL")
+        text = f"cannot load the media library ({error})"[:300]
+        return Line(error=f"{text}; raise its memory limit or install av again", reason="LOCAL")
     if isinstance(error, OSError) and code in (errno.ENOSPC, errno.EDQUOT):
         return Line(error="the disk is full", reason="NO_SPACE")
     if isinstance(error, OSError) and code == errno.EFBIG:
         return Line(error=f"prepared, it is over {limits.output_bytes} bytes", reason="TOO_LARGE")
+    if isinstance(error, OSError) and type(error).__module__ == "builtins":  # the library has its own
+        return Line(error=f"cannot use {error.filename}: {error.strerror}"[:900], reason="LOCAL")
     return None
 
 

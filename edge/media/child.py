@@ -140,11 +140,10 @@ class _Listener:
 def _judge(listener: _Listener, status: int, target: Path, limits: Limits) -> Prepared:
     """The result, if everything agrees. Raises Refused, StoreFull."""
     line = listener.last
-    if status == -signal.SIGXCPU or (status == -signal.SIGKILL and line is None):
-        raise Refused(
-            Reason.TOO_LARGE,
-            f"the media child was stopped; {limits.cpu_seconds} s of processor time is the limit",
-        )
+    if status == -signal.SIGXCPU:
+        raise Refused(Reason.TOO_LARGE, f"it takes over {limits.cpu_seconds} s of processor time")
+    if status == -signal.SIGKILL and line is None:
+        raise Refused(Reason.TOO_LARGE, "preparing it was stopped by the system, for memory or time")
     if line is None:
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         raise Refused(Reason.NOT_A_FILM, f"the media library fell over it (the child ended {how})")
@@ -153,7 +152,7 @@ def _judge(listener: _Listener, status: int, target: Path, limits: Limits) -> Pr
         if line.reason == "NO_SPACE":
             raise StoreFull(f"cannot write {target}: {text}; free some space there")
         if line.reason == "LOCAL":
-            raise LocalError(f"the media child: {text}; raise its memory limit or install av again")
+            raise LocalError(f"the media child {text}")
         raise Refused(_REASONS[line.reason], text)
     if status != 0 or line.result is None or _size(target) != line.result.total_bytes:
         raise Refused(Reason.NOT_A_FILM, "the media child's answer does not match its file")

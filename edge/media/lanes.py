@@ -42,6 +42,8 @@ BROKEN = (
 class Lane(Protocol):
     """Takes the packets of one source stream in order and gives those to be muxed."""
 
+    opened: bool  # whether all that the file's header needs is known
+
     def take(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
         """Packets that are ready after this one."""
         ...
@@ -53,6 +55,8 @@ class Lane(Protocol):
 
 class CopyLane:
     """The same bytes with time stamps that the muxer accepts."""
+
+    opened = True
 
     def __init__(self, out: OutputContainer, source: VideoStream | AudioStream, restarts: bool) -> None:
         self._target: Stream = out.add_stream_from_template(source, opaque=True)
@@ -108,6 +112,7 @@ class VideoLane:
     """Decoded, made 8-bit 4:2:0 with even sides, and encoded as H.264."""
 
     def __init__(self, out: OutputContainer, source: VideoStream, restarts: bool, limits: Limits) -> None:
+        self.opened = False
         self._source, self._limits = source, limits
         source.thread_type, source.thread_count = "AUTO", limits.threads
         self._rate = _frame_rate(source)
@@ -134,8 +139,9 @@ class VideoLane:
     def _encode(self, frame: VideoFrame) -> list[Packet[Stream]]:
         check_picture(frame.width, frame.height, self._limits)
         self._tally.good += 1
-        if not self._target.codec_context.is_open and frame.rotation:
+        if not self.opened and frame.rotation:
             self._target.set_display_rotation(frame.rotation)
+        self.opened = True
         given = frame.pts
         if given is not None and frame.time_base:
             given = round(given * frame.time_base / VIDEO_CLOCK)
@@ -158,6 +164,8 @@ class VideoLane:
 
 class AudioLane:
     """Decoded, mixed down to at most two channels, and encoded as AAC."""
+
+    opened = True
 
     def __init__(self, out: OutputContainer, source: AudioStream, restarts: bool) -> None:
         self._source = source

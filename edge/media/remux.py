@@ -23,7 +23,7 @@ Report = Callable[[str, float], None]  # stage, share done from 0 to 1
 LONGEST_COPIED_MS = 20_000  # a film with rarer key frames is transcoded: seeks would crawl
 _MIN_SHARE = 0.9  # of the declared playing time that must be there
 _GRACE_SECONDS = 2.0
-_HELD_PACKETS = 4096  # of sound, while waiting for the first key frame
+_HELD_PACKETS = 4096  # of sound, while waiting for the first picture
 _REPORT_STEP = 64  # packets between two progress reports
 
 # Sizes are in microseconds. Cuts fall on key frames; the maximum bounds memory where those are
@@ -60,6 +60,7 @@ def _write(
                 _convert(film, copied, written, limits, report)
     report("checking", 0.0)
     prepared = check_file(target)
+    _check_length(prepared.duration_ms / 1000, limits)
     declared = film.declared_seconds
     if declared is not None and prepared.duration_ms / 1000 < _MIN_SHARE * declared - _GRACE_SECONDS:
         raise Refused(
@@ -87,6 +88,7 @@ def _convert(film: Film, copied: bool, written: BinaryIO, limits: Limits, report
     options = _MUX_OPTIONS if film.video is not None else _MUX_OPTIONS | _SOUND_ONLY
     with av.open(written, "w", format="mp4", container_options=options) as out:
         lanes = _lanes(film, copied, out, limits)
+        held: list[Packet[Stream]] = []
         for count, packet in enumerate(_from_first_key(film, copied)):
             at = _seconds(packet)
             first = at if first is None else first
@@ -94,9 +96,14 @@ def _convert(film: Film, copied: bool, written: BinaryIO, limits: Limits, report
                 _check_length(at - first, limits)
             if count % _REPORT_STEP == 0 and length and at is not None and first is not None:
                 report(stage, min(1.0, max(0.0, (at - first) / length)))
-            out.mux(lanes[packet.stream.index].take(packet))
+            held += lanes[packet.stream.index].take(packet)
+            # The first packet makes the header, for which a picture's rotation must be known.
+            if len(held) > _HELD_PACKETS or all(lane.opened for lane in lanes.values()):
+                out.mux(held)
+                held.clear()
         for lane in lanes.values():
-            out.mux(lane.finish())
+            held += lane.finish()
+        out.mux(held)
 
 
 def _lanes(film: Film, copied: bool, out: OutputContainer, limits: Limits) -> dict[int, Lane]:

@@ -81,7 +81,7 @@ class _StrictDecoder(BencodeDecoder):  # type: ignore[misc]
             raise ValueError
         start = match.end()
         end = start + int(match[1])
-        if end > len(x) + 1:
+        if end > len(x):
             raise ValueError
         return x[start:end], end
 

@@ -361,8 +361,7 @@ class UploadState:
     stage: Annotated[Stage, Limit(1, 16, "stage")]
     received_bytes: Bytes
     permille: Annotated[int, Limit(0, 1000, "of this stage")] = 0
-    title_id: Annotated[bytes, Limit(0, 16, "once published")] = b""
-    infohash: Annotated[bytes, Limit(0, 32, "once published")] = b""
+    address: Annotated[str, Limit(0, 400, "the title's, once published")] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,9 @@ def clean(text: str) -> str:
 
 
 def megabits(rate: float) -> str:
-    """Bytes per second as Mbit/s."""
-    return f"{rate * 8 / 1e6:.2f}"
+    """Bytes per second as Mbit/s, in five cells up to 100 Gbit/s."""
+    shown = rate * 8 / 1e6
+    return f"{shown:.2f}" if shown < 99.995 else f"{shown:.1f}" if shown < 999.95 else f"{shown:.0f}"
 
 
 def amount(size: float) -> str:

@@ -88,6 +88,6 @@ def _checked(api: str) -> str:
         sound = url.scheme in ("http", "https") and bool(url.host) and url.path in ("", "/")
     except (httpx2.InvalidURL, ValueError):
         sound = False
-    if not sound or not text.isprintable():
+    if not sound or not text.isprintable() or text.split() != [text]:
         raise ConfigError(f"--api: {api[:80]!r} is not an API's address; expected {DEFAULT_API}")
     return text.rstrip("/")

@@ -9,8 +9,11 @@ import httpx2
 import msgspec
 from rich.cells import cell_len
 
-from tracker.tui.columns import NODES, SWARMS, Column, Row, clean, heading, sorted_rows
+from shared.cli import printable
+from tracker.tui.columns import NODES, SWARMS, Column, Row, heading, sorted_rows
 from tracker.tui.feed import Feed, Snapshot
+
+MAX_ADDRESS = 400
 
 
 def look(api: str, transport: httpx2.AsyncBaseTransport | None = None) -> Snapshot:
@@ -34,9 +37,7 @@ def as_text(snapshot: Snapshot) -> str:
     nodes, swarms = snapshot.nodes, snapshot.swarms
     return "\n".join(
         (
-            clean(snapshot.overview.address)
-            if len(snapshot.overview.address) < 60
-            else snapshot.overview.address,
+            printable(snapshot.overview.address)[:MAX_ADDRESS],
             counts,
             sums,
             "",

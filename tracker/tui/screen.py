@@ -18,7 +18,8 @@ from shared.core.errors import PenstockError
 from tracker.tui.columns import NODES, SWARMS, Column, Row, heading, sorted_rows
 from tracker.tui.feed import Feed, Snapshot
 
-COMPACT_CELLS = 120  # narrower screens show no extra columns, and stand closer
+COMPACT_CELLS = 120  # narrower screens show no extra columns, closer together
+COMPACT_CELL = 24  # and no cell longer than this
 
 HELP = """\
   q      quit
@@ -58,13 +59,16 @@ class ColumnTable(DataTable[Text], Generic[Row]):
         self._shown = columns
         self._key = key
         self._sort = 0
+        self._was_compact = True
         self._rows: Sequence[Row] = ()
         self._total = 0
         self.border_title = name
 
     def show(self, rows: Sequence[Row], total: int) -> None:
         """Shows these rows, of `total` that there are."""
-        self._rows, self._total = rows, total
+        # A tracker names nobody twice; what merely answers like one must not break the table.
+        self._rows = list({getattr(row, self._key): row for row in rows}.values())
+        self._total = total
         self._redraw()
 
     def sort_by_next(self) -> None:
@@ -72,10 +76,10 @@ class ColumnTable(DataTable[Text], Generic[Row]):
         self._sort = (self._sort + 1) % len(self._fitting())
         self._redraw()
 
-    def refit(self) -> None:
-        """The screen has another width."""
-        self._sort = min(self._sort, len(self._fitting()) - 1)
-        self._redraw()
+    def on_resize(self, event: Resize) -> None:
+        if self._is_compact() != self._was_compact:
+            self._sort = min(self._sort, len(self._fitting()) - 1)
+            self._redraw()
 
     def _is_compact(self) -> bool:
         return self.app.size.width < COMPACT_CELLS
@@ -86,17 +90,23 @@ class ColumnTable(DataTable[Text], Generic[Row]):
     def _redraw(self) -> None:
         columns = self._fitting()
         at, below = self._key_at_cursor(), self.scroll_offset
-        self.cell_padding = 0 if self._is_compact() else 1
+        self._was_compact = self._is_compact()
+        self.cell_padding, gap = (0, " ") if self._was_compact else (1, "")
         with self.app.batch_update():
             self.clear(columns=True)
             for place, column in enumerate(columns):
-                self.add_column(_label(column, place == self._sort, self._is_compact()), key=column.name)
+                self.add_column(_text(column, gap + _label(column, place == self._sort)), key=column.name)
             for row in sorted_rows(self._rows, columns[self._sort]):
-                self.add_row(*(_cell(column, row) for column in columns), key=getattr(row, self._key))
+                shown = (_text(column, gap + self._cut(column.cell(row))) for column in columns)
+                self.add_row(*shown, key=getattr(row, self._key))
             self._put_cursor(at)
             self.scroll_to(below.x, below.y, animate=False)
         part = f"{len(self._rows)} of {self._total}" if self._total != len(self._rows) else f"{self._total}"
         self.border_title = f"{self.id} ({part})"
+
+    def _cut(self, cell: str) -> str:
+        is_long = self._was_compact and len(cell) > COMPACT_CELL
+        return f"{cell[: COMPACT_CELL - 1]}…" if is_long else cell
 
     def _key_at_cursor(self) -> str | None:
         if not self.is_valid_coordinate(self.cursor_coordinate):
@@ -132,11 +142,12 @@ class TopApp(App[None]):
         self._is_paused = False
         self._snapshot: Snapshot | None = None
         self._trouble = ""
+        self._heading = Static(id="heading")
         self._node_table = ColumnTable(NODES, "id", "nodes")
         self._swarm_table = ColumnTable(SWARMS, "infohash", "swarms")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="heading")
+        yield self._heading
         yield self._node_table
         yield self._swarm_table
         yield Footer()
@@ -174,11 +185,7 @@ class TopApp(App[None]):
         lines = heading(self._snapshot) if self._snapshot else ("", "")
         shown = Text("\n").join((first, *(Text(line) for line in lines)))
         shown.no_wrap, shown.overflow = True, "ellipsis"
-        self.query_one("#heading", Static).update(shown)
-
-    def on_resize(self, event: Resize) -> None:
-        for table in (self._node_table, self._swarm_table):
-            table.refit()
+        self._heading.update(shown)
 
     def action_pause(self) -> None:
         self._is_paused = not self._is_paused
@@ -191,13 +198,10 @@ class TopApp(App[None]):
         self.push_screen(HelpScreen())
 
 
-def _label(column: Column[Row], is_sorted: bool, is_compact: bool) -> Text:
-    mark = ("▼" if column.is_number else "▲") if is_sorted else ""
-    gap = " " if is_compact else ""
-    return Text(f"{gap}{column.name}{mark}", justify="right" if column.is_number else "left")
+def _label(column: Column[Row], is_sorted: bool) -> str:
+    return f"{column.name}{('▼' if column.is_number else '▲') if is_sorted else ''}"
 
 
-def _cell(column: Column[Row], row: Row) -> Text:
-    text = column.cell(row)
-    is_bad = column.name == "stall" and text not in ("0", "-")
+def _text(column: Column[Row], text: str) -> Text:
+    is_bad = column.name == "stall" and text.strip("0123456789 ") == "" != text.strip("0 ")
     return Text(text, justify="right" if column.is_number else "left", style="bold red" if is_bad else "")

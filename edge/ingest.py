@@ -1,0 +1,287 @@
+"""From an uploaded file to a published title: receive, check, prepare, hash, sign, register.
+
+Each upload is one job; publishers that lose their connection find it again and are told how far
+it is. Nothing is announced before every piece is in the store, and nobody is told `published`
+before the tracker has the title in its database.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import trio
+
+from edge.core.edge import Edge
+from edge.media.child import Limits, Prepared, prepare
+from edge.quarantine import Landing, Order
+from shared import clock
+from shared.core import manifest as manifests
+from shared.core.bulk import UploadRequest
+from shared.core.errors import PenstockError, Reason, Refused, RemoteError, StoreError, StoreFull
+from shared.core.ids import Address, NodeId
+from shared.core.manifest import Manifest
+from shared.core.merkle import layer_of_file
+from shared.core.messages import Message, Refusal, Registered, Stage, Upload, UploadState
+from shared.core.names import clean_name, clean_title
+from shared.core.segments import Media, lay_out
+from shared.core.shape import PIECE_BYTES
+from shared.identity import Identity
+from shared.piece_store import PieceStore
+from shared.stream import Stream
+
+log = logging.getLogger(__name__)
+
+MAX_JOBS = 16  # uploads under way
+PREPARED_AT_ONCE = 1  # a media child uses every core it gets
+REGISTER_PAUSE_SECONDS = 2.0
+
+Ask = Callable[[int], Awaitable[Message | None]]
+
+
+class Job:
+    """One upload on its way, and the publishers who wait for it."""
+
+    def __init__(self, upload: bytes, landing: Landing) -> None:
+        self.upload = upload
+        self.landing = landing
+        self.stage = Stage.RECEIVING
+        self.permille = 0
+        self.address = ""
+        self.watchers: dict[NodeId, int] = {}
+        self.begun = False
+        self.manifest: Manifest | None = None  # of a file that became a title before
+
+    def state(self, request: int) -> UploadState:
+        """What a publisher is told."""
+        received = self.landing.received_bytes
+        return UploadState(request, self.upload, self.stage, received, self.permille, self.address)
+
+
+class Ingest:
+    """All uploads of an edge. `pump` carries out what the core decided; `ask` waits for the tracker."""
+
+    def __init__(
+        self,
+        core: Edge,
+        identity: Identity,
+        store: PieceStore,
+        root: Path,
+        limits: Limits,
+        max_upload: int,
+        tracker: Address,
+        pump: Callable[[], None],
+        ask: Ask,
+    ) -> None:
+        self._core = core
+        self._identity = identity
+        self._store = store
+        self._root = root
+        self._limits = limits
+        self._max_upload = max_upload
+        self._tracker = tracker
+        self._pump = pump
+        self._ask = ask
+        self._jobs: dict[bytes, Job] = {}
+        self._media = trio.CapacityLimiter(PREPARED_AT_ONCE)
+        self.nursery: trio.Nursery
+
+    # -- publishers -----------------------------------------------------------------------------
+
+    def begin(self, node: NodeId, message: Upload) -> None:
+        """A publisher hands in a file, or comes back for one."""
+        try:
+            job = self._find(node, message)
+        except PenstockError as error:
+            reason = error.reason if isinstance(error, RemoteError) else Reason.MALFORMED
+            self._core.say(node, Refusal(message.request, reason, _detail(error)))
+            self._pump()
+            return
+        job.watchers[node] = message.request
+        self._tell(job)
+        self._work_if_whole(job)
+
+    def _work_if_whole(self, job: Job) -> None:
+        # Not in the publisher's own task: the work goes on when its connection breaks.
+        if not job.begun and (job.manifest is not None or job.landing.whole):
+            job.begun = True
+            self.nursery.start_soon(self._work, job)
+
+    def _find(self, node: NodeId, message: Upload) -> Job:
+        order = Order(
+            clean_name(message.name), clean_title(message.title), message.length, message.sha256.hex()
+        )
+        upload = order.upload_id(node)
+        job = self._jobs.get(upload)
+        if job is None:
+            job = self._published(upload, order) or self._new(upload, order)
+            self._jobs[upload] = job
+        return job
+
+    def _new(self, upload: bytes, order: Order) -> Job:
+        if order.length > self._max_upload:
+            raise Refused(Reason.TOO_LARGE, f"this edge takes files of up to {self._max_upload} bytes")
+        if len(self._jobs) >= MAX_JOBS:
+            raise Refused(Reason.BUSY, f"{MAX_JOBS} uploads are under way; come back later")
+        landing = Landing(self._root, upload, order)
+        try:
+            landing.open()
+        except OSError as error:
+            raise Refused(Reason.NO_SPACE, f"the edge cannot write: {error.strerror}") from error
+        return Job(upload, landing)
+
+    def _published(self, upload: bytes, order: Order) -> Job | None:
+        """The job of a file that this edge made a title of before."""
+        title_id = order.title_id(self._identity.id)
+        for infohash in self._store.infohashes():
+            manifest = self._store.manifest(infohash)
+            if manifest is None or manifest.title_id != title_id:
+                continue
+            if len(self._store.held(infohash)) < manifest.piece_count:
+                return None  # broken off by a power cut: do it again
+            if manifest.title != order.title:
+                raise Refused(Reason.NOT_ALLOWED, f"this file is published already, as {manifest.title!r}")
+            job = Job(upload, Landing(self._root, upload, order))
+            job.manifest = manifest
+            return job
+        return None
+
+    async def receive(self, node: NodeId, stream: Stream, request: UploadRequest) -> None:
+        """A chunk of an upload on its bulk stream. Raises RemoteError for the stream's reset."""
+        job = self._jobs.get(request.upload)
+        if job is None or node not in job.watchers:
+            raise Refused(Reason.UNEXPECTED, "say Upload before its bytes")
+        data = await stream.receive_exactly(request.length)
+        received = await job.landing.write(request.offset, data)
+        await stream.send_all(b"\0" + received.to_bytes(8, "big"))
+        stream.send_eof()
+        await stream.wait_acknowledged()
+        self._work_if_whole(job)
+
+    def forget(self, node: NodeId) -> None:
+        """A publisher is gone; its uploads stay."""
+        for upload, job in list(self._jobs.items()):
+            job.watchers.pop(node, None)
+            if not job.watchers and not job.begun:
+                del self._jobs[upload]
+
+    def _tell(self, job: Job) -> None:
+        for node, request in job.watchers.items():
+            self._core.say(node, job.state(request))
+        self._pump()
+
+    def _enter(self, job: Job, stage: Stage, share: float = 0.0) -> None:
+        permille = min(1000, int(share * 1000))
+        if (stage, permille) != (job.stage, job.permille):
+            job.stage, job.permille = stage, permille
+            self._tell(job)
+
+    # -- the work -------------------------------------------------------------------------------
+
+    async def _work(self, job: Job) -> None:
+        try:
+            manifest = job.manifest or await self._make(job)
+            await self._register(job, manifest)
+            await trio.to_thread.run_sync(job.landing.discard)
+        except (PenstockError, OSError) as error:
+            await self._fail(job, error)
+        else:
+            job.address = str(Address(self._tracker.node, self._tracker.at, manifest.title_id))
+            self._enter(job, Stage.PUBLISHED, 1.0)
+            log.info("published %s as %s", manifest.title, job.address)
+        finally:
+            self._jobs.pop(job.upload, None)
+
+    async def _fail(self, job: Job, error: PenstockError | OSError) -> None:
+        reason, detail = Reason.INTERNAL, "the edge failed; its log says why"
+        if isinstance(error, RemoteError):
+            reason, detail = error.reason, error.detail
+        elif isinstance(error, StoreFull):
+            reason, detail = (
+                Reason.NO_SPACE,
+                "the edge's quota or disk is full; its operator can raise `quota`",
+            )
+        log.warning("upload of %s failed: %s", job.landing.order.name, error)
+        if reason not in (Reason.NO_SPACE, Reason.TIMEOUT, Reason.INTERNAL):  # those may pass
+            await trio.to_thread.run_sync(job.landing.discard)
+        for node, request in job.watchers.items():
+            self._core.say(node, Refusal(request, reason, detail[:400]))
+        self._pump()
+
+    async def _make(self, job: Job) -> Manifest:
+        """The title's manifest, all its pieces in the store."""
+        landing = job.landing
+        async with self._media:
+            self._enter(job, Stage.PREPARING)
+            await trio.to_thread.run_sync(landing.check)
+            prepared = await prepare(landing.source, landing.target, self._limits, self._progress(job))
+        self._enter(job, Stage.HASHING)
+        manifest = await trio.to_thread.run_sync(self._sign, landing, prepared)
+        await trio.to_thread.run_sync(self._store.add_manifest, manifest)
+        self._store.pin(manifest.infohash)
+        try:
+            await self._fill(job, manifest)
+        except (StoreError, RemoteError):
+            await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
+            raise
+        return manifest
+
+    def _progress(self, job: Job) -> Callable[[str, float], None]:
+        def tell(stage: str, share: float) -> None:
+            # Probing and checking are short: the bar is the work between them.
+            if stage not in ("probing", "checking"):
+                self._enter(job, Stage.PREPARING, share)
+
+        return tell
+
+    def _sign(self, landing: Landing, prepared: Prepared) -> Manifest:
+        tree = layer_of_file(_pieces(landing.target), PIECE_BYTES)
+        media = Media(
+            bandwidth=prepared.bandwidth,
+            average_bandwidth=prepared.average_bandwidth,
+            codecs=prepared.codecs,
+            duration_ms=sum(duration for _, duration in prepared.segments),
+            height=prepared.height,
+            width=prepared.width,
+            init_bytes=prepared.init_bytes,
+            segments=lay_out(prepared.init_bytes, prepared.segments),
+        )
+        order = landing.order
+        draft = manifests.build(
+            f"{Path(order.name).stem[:120]}.mp4",
+            tree,
+            title=order.title,
+            title_id=order.title_id(self._identity.id),
+            media=media,
+        )
+        return manifests.parse(manifests.sign(draft, self._identity.private_key))
+
+    async def _fill(self, job: Job, manifest: Manifest) -> None:
+        for index, piece in enumerate(_pieces(job.landing.target)):
+            await trio.to_thread.run_sync(self._store.put, manifest.infohash, index, piece)
+            self._enter(job, Stage.HASHING, index / manifest.piece_count)
+
+    async def _register(self, job: Job, manifest: Manifest) -> None:
+        """Raises Refused if the tracker does not want it; waits for a tracker that is away."""
+        self._enter(job, Stage.REGISTERING)
+        while True:
+            answer = await self._ask(self._core.register(manifest))
+            if isinstance(answer, Registered):
+                break
+            if isinstance(answer, Refusal):
+                await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
+                raise Refused(answer.reason, f"the tracker: {answer.detail}")
+            await trio.sleep(REGISTER_PAUSE_SECONDS)
+        self._core.hold(manifest, self._store.held(manifest.infohash), clock.now())
+        self._pump()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+def _detail(error: PenstockError) -> str:
+    return (error.detail if isinstance(error, RemoteError) else str(error))[:400]

@@ -1,0 +1,174 @@
+"""The edge as a process: endpoint, core, store, and the uploads over them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random, SystemRandom
+from typing import Any
+
+import trio
+
+from edge.config import EdgeConfig
+from edge.core.admission import Admission
+from edge.core.edge import BeginUpload, Edge, EdgeRates, PublisherLeft
+from edge.ingest import Ingest
+from edge.media.child import Limits
+from edge.quarantine import sweep
+from shared import __version__, clock
+from shared.core.actions import Answer, Decline, Serve
+from shared.core.bulk import UploadRequest
+from shared.core.errors import ConfigError
+from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
+from shared.core.messages import Message
+from shared.core.rate import RateMeter
+from shared.data_folder import locked
+from shared.endpoint import Endpoint, open_endpoint
+from shared.identity import Identity
+from shared.node import IDLE_SECONDS, Introduction, Node, open_node
+from shared.piece_store import PieceStore
+from shared.serving import Serving, read_request
+from shared.stream import Stream
+
+SOFTWARE = f"penstock {__version__}"
+MEASURE_SECONDS = 0.5
+
+
+class Server:
+    """A running edge."""
+
+    def __init__(self, config: EdgeConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
+        admission = Admission(config.publisher_ids(), config.local_publishers)
+        self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)))
+        self.store = store
+        limits = Limits(memory_bytes=int(config.media_memory), wall_seconds=float(config.media_time))
+        self._ingest = Ingest(
+            self.core,
+            identity,
+            store,
+            config.data,
+            limits,
+            int(config.max_upload),
+            tracker,
+            self._pump,
+            self._ask,
+        )
+        self._serving = Serving(self.core, store, self._pump)
+        self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
+        self._answers: dict[int, tuple[trio.Event, list[Message | None]]] = {}
+        self._up, self._down = RateMeter(), RateMeter()
+        self.node: Node
+        self.endpoint: Endpoint
+
+    def _pump(self) -> None:
+        self.node.pump()
+
+    @asynccontextmanager
+    async def run(self, endpoint: Endpoint) -> AsyncIterator[None]:
+        """Serves until the context is left."""
+        self.endpoint = endpoint
+        async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
+            self.node = node
+            self._ingest.nursery = node.nursery
+            await self._resume()
+            node.nursery.start_soon(self._measure)
+            node.pump()
+            yield
+
+    async def _resume(self) -> None:
+        for infohash in self.store.infohashes():
+            manifest = await trio.to_thread.run_sync(self.store.manifest, infohash)
+            if manifest is not None:
+                self.store.pin(infohash)
+                self.core.hold(manifest, self.store.held(infohash), clock.now())
+
+    def _act(self, action: Any) -> None:
+        match action:
+            case Serve() | Decline():
+                self._serving.act(action)
+            case BeginUpload():
+                self._ingest.begin(action.node, action.message)
+            case PublisherLeft():
+                self._ingest.forget(action.node)
+            case Answer():
+                waiting = self._answers.get(action.request)
+                if waiting is not None:
+                    waiting[1].append(action.message)
+                    waiting[0].set()
+
+    async def _on_stream(self, node: NodeId, stream: Stream) -> None:
+        request = await read_request(stream)
+        if isinstance(request, UploadRequest):
+            await self._ingest.receive(node, stream, request)
+        else:
+            await self._serving.answer(node, stream, request)
+
+    async def _ask(self, request: int) -> Message | None:
+        waiting = self._answers[request] = (trio.Event(), [])
+        try:
+            self._pump()
+            await waiting[0].wait()
+        finally:
+            del self._answers[request]
+        return waiting[1][0]
+
+    async def _measure(self) -> None:
+        sent, received = 0, 0
+        while True:
+            now, wire = clock.now(), self.endpoint.statistics()
+            self._up.add(wire.bytes_sent - sent, now)
+            self._down.add(wire.bytes_received - received, now)
+            sent, received = wire.bytes_sent, wire.bytes_received
+            self.core.measured(
+                EdgeRates(
+                    self._up.rate(now),
+                    self._down.rate(now),
+                    self._serving.served_bytes,
+                    self.store.statistics().used_bytes,
+                    wire.connections,
+                )
+            )
+            await trio.sleep(MEASURE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a running edge can be reached."""
+
+    address: Address
+
+    def __str__(self) -> str:
+        return f"edge ready {self.address}"
+
+
+async def serve(
+    config: EdgeConfig, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Runs an edge until cancelled; `task_status` gets a Ready once it answers.
+
+    Raises LocalError if a setting, the key, the store or an address cannot be used.
+    """
+    if config.tracker is None:
+        raise ConfigError(
+            "edge.tracker: must be set; it is the address string that the tracker prints when it starts"
+        )
+    tracker = parse_address(config.tracker)
+    with locked(config.data, "edge.data"):
+        identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
+        store = await trio.to_thread.run_sync(_open_store, config)
+        server = Server(config, Address(tracker.node, tracker.at), identity, store)
+        listen = parse_host_port(config.listen)
+        async with (
+            open_endpoint(
+                identity, listen.host, listen.port, setting="edge.listen", idle_timeout_seconds=IDLE_SECONDS
+            ) as endpoint,
+            server.run(endpoint),
+        ):
+            task_status.started(Ready(Address(identity.id, endpoint.local)))
+            await trio.sleep_forever()
+
+
+def _open_store(config: EdgeConfig) -> PieceStore:
+    sweep(config.data / "quarantine")
+    return PieceStore(config.data / "pieces", int(config.quota), durable=True)
