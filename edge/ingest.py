@@ -20,7 +20,7 @@ from shared import clock
 from shared.core import manifest as manifests
 from shared.core.bulk import UploadRequest
 from shared.core.errors import PenstockError, Reason, Refused, RemoteError, StoreError, StoreFull
-from shared.core.ids import Address, NodeId
+from shared.core.ids import Address, NodeId, TitleId
 from shared.core.manifest import Manifest
 from shared.core.merkle import layer_of_file
 from shared.core.messages import Message, Refusal, Registered, Stage, Upload, UploadState
@@ -84,6 +84,7 @@ class Ingest:
         self._pump = pump
         self._ask = ask
         self._jobs: dict[bytes, Job] = {}
+        self._titles: dict[TitleId, Manifest] = {}
         self._media = trio.CapacityLimiter(PREPARED_AT_ONCE)
         self.nursery: trio.Nursery
 
@@ -131,21 +132,20 @@ class Ingest:
             raise Refused(Reason.NO_SPACE, f"the edge cannot write: {error.strerror}") from error
         return Job(upload, landing)
 
+    def know(self, manifest: Manifest) -> None:
+        """This title is whole in the store; its file need not be uploaded again."""
+        self._titles[manifest.title_id] = manifest
+
     def _published(self, upload: bytes, order: Order) -> Job | None:
-        """The job of a file that this edge made a title of before."""
-        title_id = order.title_id(self._identity.id)
-        for infohash in self._store.infohashes():
-            manifest = self._store.manifest(infohash)
-            if manifest is None or manifest.title_id != title_id:
-                continue
-            if len(self._store.held(infohash)) < manifest.piece_count:
-                return None  # broken off by a power cut: do it again
-            if manifest.title != order.title:
-                raise Refused(Reason.NOT_ALLOWED, f"this file is published already, as {manifest.title!r}")
-            job = Job(upload, Landing(self._root, upload, order))
-            job.manifest = manifest
-            return job
-        return None
+        """The job of a file that this edge made a title of before; the tracker may not know yet."""
+        manifest = self._titles.get(order.title_id(self._identity.id))
+        if manifest is None:
+            return None
+        if manifest.title != order.title:
+            raise Refused(Reason.NOT_ALLOWED, f"this file is published already, as {manifest.title!r}")
+        job = Job(upload, Landing(self._root, upload, order))
+        job.manifest = manifest
+        return job
 
     async def receive(self, node: NodeId, stream: Stream, request: UploadRequest) -> None:
         """A chunk of an upload on its bulk stream. Raises RemoteError for the stream's reset."""
@@ -273,6 +273,7 @@ class Ingest:
                 await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
                 raise Refused(answer.reason, f"the tracker: {answer.detail}")
             await trio.sleep(REGISTER_PAUSE_SECONDS)
+        self.know(manifest)
         self._core.hold(manifest, self._store.held(manifest.infohash), clock.now())
         self._pump()
 

@@ -81,7 +81,10 @@ class Server:
             manifest = await trio.to_thread.run_sync(self.store.manifest, infohash)
             if manifest is not None:
                 self.store.pin(infohash)
-                self.core.hold(manifest, self.store.held(infohash), clock.now())
+                held = self.store.held(infohash)
+                self.core.hold(manifest, held, clock.now())
+                if len(held) == manifest.piece_count:
+                    self._ingest.know(manifest)
 
     def _act(self, action: Any) -> None:
         match action:

@@ -31,7 +31,7 @@ from peer.titles import JSON, Titles
 from shared.core.errors import LocalError, PenstockError, Reason, Refused, RemoteError, StoreError, StoreFull
 from shared.core.ids import InfoHash, TitleId, parse_infohash, parse_title_id
 from shared.core.manifest import Manifest
-from shared.core.messages import Entry
+from shared.core.messages import Entry, Rendition
 from shared.web import serve
 from shared.web_guards import LocalOnly
 
@@ -156,7 +156,7 @@ class _Door:
         if entry is None:
             raise HTTPException(404, f"title {title_id.hex()} is not open here; open its page or playlist")
         renditions: list[JSON] = [
-            {"infohash": one.infohash.hex(), "name": one.name, **self.titles.title_statistics(one.infohash)}
+            {**_rendition(entry, one), **self.titles.title_statistics(one.infohash)}
             for one in entry.renditions
         ]
         return _json({**_described(entry), "renditions": renditions, "peer": self.titles.statistics()})
@@ -192,20 +192,21 @@ def _described(entry: Entry) -> Mapping[str, JSON]:
         "signer": entry.signer.hex(),
         "page": f"/watch/{entry.title_id.hex()}",
         "hls": m3u8.master_path(entry.title_id),
-        "renditions": [
-            {
-                "infohash": one.infohash.hex(),
-                "name": one.name,
-                "length": one.length,
-                "bandwidth": one.bandwidth,
-                "codecs": one.codecs,
-                "width": one.width,
-                "height": one.height,
-                "duration_ms": one.duration_ms,
-                "mp4": m3u8.film_path(entry.title_id, one.infohash),
-            }
-            for one in entry.renditions
-        ],
+        "renditions": [_rendition(entry, one) for one in entry.renditions],
+    }
+
+
+def _rendition(entry: Entry, one: Rendition) -> Mapping[str, JSON]:
+    return {
+        "infohash": one.infohash.hex(),
+        "name": one.name,
+        "length": one.length,
+        "bandwidth": one.bandwidth,
+        "codecs": one.codecs,
+        "width": one.width,
+        "height": one.height,
+        "duration_ms": one.duration_ms,
+        "mp4": m3u8.film_path(entry.title_id, one.infohash),
     }
 
 

@@ -50,10 +50,10 @@ class Titles(Protocol):
         ...
 
     def statistics(self) -> Mapping[str, JSON]:
-        """The whole peer. The page shows `node`, `kind`, `mode`, `tracker` (where it is reached, or why not).
+        """The whole peer, as the JSON door tells it.
 
-        And numbers: `up_rate`, `down_rate`, `cap_rate` (bytes/s, 0 is no cap), `uploaded_bytes`,
-        `edge_bytes`, `peer_bytes`, `connections`, `stalls`.
+        The page shows what is there of `kind`, `mode`, `tracker_up`, `connections`, `up_rate` and
+        `cap_rate` (bytes/s; a cap of 0 is none).
         """
         ...
 
@@ -63,6 +63,7 @@ class Titles(Protocol):
         `held`: one character per piece: `.` missing, `e` from an edge, `p` from a peer, `1` from earlier.
         `sources`: a list of `node` (hex), `kind`, `name`, `taken_bytes`, `rate` (bytes/s).
         `edge_bytes`, `peer_bytes`, `uploaded_bytes`, `down_rate`, `up_rate`, `stalls`,
-        `playhead_bytes` (where playback reads).
+        `playhead_bytes` (where playback reads). A key of the catalogue's rendition, such as `length`,
+        means the same here.
         """
         ...

@@ -69,11 +69,12 @@ class Page:
         script = """
             const [condition, milliseconds, done] = arguments;
             const look = new Function("return " + condition);
+            const notice = () => document.querySelector("#notice")?.textContent;
             const end = performance.now() + milliseconds;
             const step = () => {
                 const value = look();
                 if (value) done({ value });
-                else if (performance.now() > end) done({ late: document.querySelector("#notice")?.textContent });
+                else if (performance.now() > end) done({ late: notice() });
                 else setTimeout(step, 15);
             };
             step();
@@ -125,10 +126,9 @@ async def open_browser(profile: Path, width: int = 1280, height: int = 900) -> A
         "timeouts": {"script": 120_000, "pageLoad": 60_000},
     }
     async with trio.open_nursery() as nursery:
-        quiet = partial(
-            trio.run_process, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
-        )  # fmt: skip
-        process = await nursery.start(quiet, [driver, "--port=0"])
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        run_driver = partial(trio.run_process, check=False, **pipes)
+        process = await nursery.start(run_driver, [driver, "--port=0"])
         with trio.fail_after(START_SECONDS):
             port = await _announced_port(process)
         nursery.start_soon(_drain, process)

@@ -88,7 +88,8 @@ class Shelf:
     reads: int = 0
     opened: int = 0
     closed: int = 0
-    waiting: trio.Event = field(default_factory=trio.Event)
+    waiting: trio.Event = field(default_factory=trio.Event)  # set when a read waits
+    refused: trio.Event = field(default_factory=trio.Event)  # set when a read has failed
     left: trio.Event = field(default_factory=trio.Event)  # set when a reader is closed
     taken: dict[InfoHash, set[int]] = field(default_factory=dict)
 
@@ -140,7 +141,7 @@ class Shelf:
             "node": "ab" * 32,
             "kind": "pc",
             "mode": "shared",
-            "tracker": "connected",
+            "tracker_up": True,
             "up_rate": 412_000,
             "down_rate": 1_240_000,
             "cap_rate": 750_000,
@@ -153,7 +154,7 @@ class Shelf:
         taken = self.taken.get(infohash, set())
         by_edge = {piece for piece in taken if piece % 4 == 0}
         names: list[tuple[str, str, set[int]]] = [
-            ("edge", "edge-1", by_edge),
+            ("edge", "edge 1", by_edge),
             ("pc", "anna", {piece for piece in taken - by_edge if piece % 3}),
             ("stb", "living-room", {piece for piece in taken - by_edge if piece % 3 == 0}),
         ]
@@ -170,7 +171,13 @@ class Shelf:
             "up_rate": 412_000,
             "stalls": 0,
             "sources": [
-                {"node": name * 8, "kind": kind, "name": name, "taken_bytes": size, "rate": size / 12}
+                {
+                    "node": name * 8,
+                    "kind": kind,
+                    "name": f"{kind} {name}",
+                    "taken_bytes": size,
+                    "rate": size / 12,
+                }
                 for (kind, name, _), size in zip(names, sizes, strict=True)
             ],
         }
@@ -198,6 +205,7 @@ class ShelfReader:
         shelf.reads += 1
         shelf.largest_read = max(shelf.largest_read, max_bytes)
         if shelf.reading is not None and shelf.cut_at is not None and offset >= shelf.cut_at:
+            shelf.refused.set()
             raise shelf.reading
         if shelf.hold_at is not None and offset >= shelf.hold_at:
             shelf.waiting.set()

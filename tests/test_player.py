@@ -225,7 +225,8 @@ async def test_json(shelf: Shelf) -> None:
     assert title["renditions"][0]["mp4"] == shelf.film_path
     assert closed.status_code == 404
     assert set(opened["renditions"][0]["held"]) == {"."}
-    assert opened["peer"]["tracker"] == "connected"
+    assert opened["renditions"][0]["length"] == shelf.first.length
+    assert opened["peer"]["tracker_up"] is True
 
 
 # --- who may ask, and refusals ---------------------------------------------------------------

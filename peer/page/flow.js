@@ -28,7 +28,8 @@ function paintCap(peer) {
 function sourceRow(source) {
   const edge = source.kind === "edge";
   const kind = element("span", { className: `kind ${edge ? "edges" : "peers"}`, textContent: source.kind || "peer" });
-  const name = source.name || String(source.node || "").slice(0, 8);
+  const given = source.name || String(source.node || "").slice(0, 8);
+  const name = given.startsWith(`${source.kind} `) ? given.slice(source.kind.length + 1) : given;
   return element("tr", {},
     element("td", {}, kind, element("span", { className: "name", textContent: name, title: source.node || "" })),
     element("td", { className: "number", textContent: bytes(source.taken_bytes) }),

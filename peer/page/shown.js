@@ -42,8 +42,9 @@ export function facts(rendition) {
 }
 
 export function peerLine(peer) {
-  const said = [peer.kind, peer.mode].filter(Boolean).join(", ");
-  return peer.tracker ? `${said}${said ? " \u00b7 " : ""}tracker ${peer.tracker}` : said;
+  const said = [[peer.kind, peer.mode].filter(Boolean).join(", ")];
+  if (peer.tracker_up !== undefined) said.push(peer.tracker_up ? "tracker connected" : "tracker not reached");
+  return said.filter(Boolean).join(" \u00b7 ");
 }
 
 // The answer as JSON; an error carries the door's one line of text and its status.
