@@ -39,7 +39,8 @@ def film_response(titles: Titles, manifest: Manifest, request: Request) -> Respo
     status = 206 if part else 200
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers)
-    return FilmResponse(titles, manifest, start, end, status, headers)
+    playing = "download" not in request.query_params
+    return FilmResponse(titles, manifest, start, end, status, headers, playing)
 
 
 def _part(request: Request, length: int, etag: str) -> tuple[int, int] | None:
@@ -64,15 +65,23 @@ class FilmResponse(Response):
     """
 
     def __init__(
-        self, titles: Titles, manifest: Manifest, start: int, end: int, status: int, headers: dict[str, str]
+        self,
+        titles: Titles,
+        manifest: Manifest,
+        start: int,
+        end: int,
+        status: int,
+        headers: dict[str, str],
+        playing: bool,
     ) -> None:
         self.titles, self.manifest, self.start, self.end = titles, manifest, start, end
+        self.playing = playing
         self.status_code, self.background = status, None
         self.body = b""
         self.init_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self.titles.open_reader(self.manifest.infohash, playing=True) as reader:
+        async with self.titles.open_reader(self.manifest.infohash, playing=self.playing) as reader:
             with trio.fail_after(FIRST_BYTE_SECONDS):
                 first = await _read(reader, self.start, self.end)
             await send(

@@ -2,7 +2,8 @@
 
     /  /watch/TITLE                        pages
     /titles/TITLE/master.m3u8              HLS over byte ranges
-    /titles/TITLE/INFOHASH.m3u8, .mp4      a rendition's playlist and its file, with Range
+    /titles/TITLE/INFOHASH.m3u8, .mp4      a rendition's playlist and its file, with Range;
+                                           .mp4?download fetches everything at once, in any order
     /playlist.m3u                          everything, for Kodi and its like
     /api/v1/titles, /api/v1/titles/TITLE/statistics, /api/v1/statistics, /healthz
 

@@ -41,7 +41,7 @@ def loss_of(event: ConnectionTerminated) -> ConnectionLost:
         reason = _TLS_REASONS.get(event.error_code - 0x100, Reason.NOT_ALLOWED)
         return ConnectionLost(reason, f"TLS alert {event.error_code - 0x100} {detail}".rstrip())
     if event.error_code == QuicErrorCode.APPLICATION_ERROR:
-        return ConnectionLost(Reason.NOT_ALLOWED, "ended during the handshake")
+        return ConnectionLost(Reason.CANCELLED, "the other side ended the handshake")
     reason = _QUIC_REASONS.get(event.error_code, Reason.MALFORMED)
     return ConnectionLost(reason, f"QUIC error {event.error_code:#x} {detail}".rstrip())
 

@@ -84,6 +84,7 @@ class Shelf:
     reading: PenstockError | None = None
     cut_at: int | None = None  # reads from here on raise `reading`
     hold_at: int | None = None  # reads from here on wait for ever
+    playing: list[bool] = field(default_factory=list)  # what each reader was opened for
     largest_read: int = 0
     reads: int = 0
     opened: int = 0
@@ -134,6 +135,7 @@ class Shelf:
         return self.films[infohash][0]
 
     def open_reader(self, infohash: InfoHash, *, playing: bool) -> Reader:
+        self.playing.append(playing)
         return ShelfReader(self, infohash)
 
     def statistics(self) -> Mapping[str, JSON]:

@@ -251,7 +251,7 @@ def test_every_ending_has_a_reason() -> None:
     assert loss_of(ended(0x100 + 120, 6, "")).reason is Reason.VERSION
     assert loss_of(ended(0x100 + 51, 6, "")).reason is Reason.NOT_ALLOWED
     assert loss_of(ended(0x2, 0, "")).reason is Reason.BUSY
-    assert loss_of(ended(0xC, 0, "")).reason is Reason.NOT_ALLOWED
+    assert loss_of(ended(0xC, 0, "")).reason is Reason.CANCELLED
     assert loss_of(ended(0x7, 0, "bad\nframe")).detail == "QUIC error 0x7 bad?frame"
     assert [reason_of(int(reason)) for reason in Reason] == list(Reason)
     assert issubclass(ConnectionLost, PenstockError)

@@ -164,6 +164,7 @@ async def test_leaving_tells_every_peer_and_lets_errors_through_as_they_are() ->
         with pytest.raises(KeyError, match="on its way"):
             async with open_endpoint(FAR, LOOPBACK) as far:
                 connection = await near.connect(FAR.id, far.local)
+                await far.accept()
                 raise KeyError("on its way")
         with trio.fail_after(5):
             assert (await connection.wait_closed()).reason is Reason.SHUTDOWN

@@ -62,6 +62,13 @@ async def test_the_whole_film_is_the_published_one(shelf: Shelf, whole: bytes) -
     assert shelf.opened == shelf.closed == 1
 
 
+async def test_a_download_moves_no_playhead(shelf: Shelf, whole: bytes) -> None:
+    async with open_door(shelf) as (client, _):
+        await client.get(shelf.film_path)
+        assert (await client.get(shelf.film_path + "?download")).content == whole
+    assert shelf.playing == [True, False]
+
+
 @pytest.mark.parametrize("asked", ["bytes=0-0", "bytes=1000-300000", "bytes=-5000", "bytes=100000-"])
 async def test_a_part_of_the_film(shelf: Shelf, whole: bytes, asked: str) -> None:
     part = asked_range(asked, len(whole))

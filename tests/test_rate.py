@@ -18,7 +18,8 @@ STEPS = st.lists(
 def test_a_patient_taker_keeps_to_the_rate(rate: int, burst: int, steps: list[tuple[float, int]]) -> None:
     """Whoever takes only what is there takes at most rate x W + burst in W, however the clock moves."""
     bucket = TokenBucket(rate, burst)
-    now, taken, first, last = 100.0, 0, 100.0, 100.0
+    now, taken = 100.0, 0
+    first = last = now + steps[0][0]
     for step, wanted in steps:
         now += step
         last = max(last, now)

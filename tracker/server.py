@@ -15,6 +15,7 @@ from shared import __version__, clock, web
 from shared.connection import Stream
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_port
+from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.node import Introduction, open_node
@@ -45,21 +46,31 @@ async def serve(
 
     Raises LocalError if the key, the database or an address cannot be used.
     """
-    identity = await trio.to_thread.run_sync(load_identity, config)
-    async with open_store(config.data / "tracker.db") as store:
-        core = RefusingTracker(identity.private_key, _settings(config), await store.entries(), _dice())
-        listen = parse_host_port(config.listen)
-        async with open_endpoint(identity, listen.host, listen.port, setting="tracker.listen") as endpoint:
-            tracker = Address(identity.id, public_at(config, endpoint.local))
-            introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
-            ledger = Ledger(core, store)
-            async with (
-                open_node(endpoint, core, introduction, ledger.act, _refuse_stream) as node,
-                ledger.open(node.pump),
-                _open_portal(config, core, tracker) as api,
-            ):
-                task_status.started(Ready(tracker, api))
-                await trio.sleep_forever()
+    with locked(config.data, "tracker.data"):
+        identity = await trio.to_thread.run_sync(load_identity, config)
+        async with open_store(config.data / "tracker.db") as store:
+            core = RefusingTracker(identity.private_key, _settings(config), await store.entries(), _dice())
+            await _serve(config, identity, core, Ledger(core, store), task_status)
+
+
+async def _serve(
+    config: TrackerConfig,
+    identity: Identity,
+    core: RefusingTracker,
+    ledger: Ledger,
+    task_status: trio.TaskStatus[Ready],
+) -> None:
+    at = parse_host_port(config.listen)
+    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
+    async with open_endpoint(identity, at.host, at.port, setting="tracker.listen") as endpoint:
+        tracker = Address(identity.id, public_at(config, endpoint.local))
+        async with (
+            open_node(endpoint, core, introduction, ledger.act, _refuse_stream) as node,
+            ledger.open(node.pump),
+            _open_portal(config, core, tracker) as api,
+        ):
+            task_status.started(Ready(tracker, api))
+            await trio.sleep_forever()
 
 
 def load_identity(config: TrackerConfig) -> Identity:

@@ -7,8 +7,6 @@ Swarms are not here: they are announced again within one interval.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -126,44 +124,21 @@ class Store:
 async def open_store(path: Path) -> AsyncIterator[Store]:
     """The database at `path`, made or brought up to date if need be.
 
-    Raises LocalError naming the file and the cure if it is damaged, is somebody else's, is
-    newer than this program, is in use by another tracker, or cannot be written.
+    The caller holds its folder (`shared.data_folder`). Raises LocalError naming the file and the
+    cure if it is damaged, is somebody else's, is newer than this program or cannot be written.
     """
     turn = trio.CapacityLimiter(1)
-    database, lock = await trio.to_thread.run_sync(_open, path, limiter=turn)
+    database = await trio.to_thread.run_sync(_open, path, limiter=turn)
     try:
         yield Store(database, path, turn)
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_close, database, lock, path, limiter=turn)
+            await trio.to_thread.run_sync(_close, database, path, limiter=turn)
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, int]:
-    lock = _lock(path)
-    try:
-        with _named_errors(path):
-            return _connect(path), lock
-    except BaseException:
-        os.close(lock)
-        raise
-
-
-def _lock(path: Path) -> int:
-    """Holds the folder for this process; the lock goes with the process, however it ends."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise LocalError(
-            f"{path.parent}: cannot be used: {error.strerror or error}; "
-            "give the folder to the user that runs the tracker, or choose another (`data`)"
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise LocalError(f"{path}: another tracker uses it; stop that one or choose another `data`") from None
-    return lock
+def _open(path: Path) -> sqlite3.Connection:
+    with _named_errors(path):
+        return _connect(path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -205,12 +180,9 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
     return int(database.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _close(database: sqlite3.Connection, lock: int, path: Path) -> None:
-    try:
-        with _named_errors(path):
-            database.close()
-    finally:
-        os.close(lock)
+def _close(database: sqlite3.Connection, path: Path) -> None:
+    with _named_errors(path):
+        database.close()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from shared.core.bitfield import Bitfield
 from shared.core.ids import HostPort, Kind, NodeId
 
 EDGE_FIRST_RATE = 1_500_000.0  # bytes/s believed of an edge before anything was measured
-PEER_FIRST_RATE = 128_000.0  # and of a peer that says it has more to spare
+PEER_FIRST_RATE = 400_000.0  # and of a peer that says it has a lot to spare
+PEER_FIRST_SHARE = 0.5  # of what it says it has: others are sent there, too
 RATE_MEMORY = 0.7  # weight of the past in the estimate
 QUEUE_SECONDS = 1.5  # ask for no more than it delivers in this time
 LEAST_QUEUE_PIECES = 2  # but always keep the next request waiting at the source
@@ -40,7 +41,7 @@ class Source:
         if self.kind is Kind.EDGE:
             self.rate = EDGE_FIRST_RATE
         else:
-            self.rate = max(32_000.0, min(PEER_FIRST_RATE, spare.rate_of(self.spare)))
+            self.rate = max(32_000.0, min(PEER_FIRST_RATE, PEER_FIRST_SHARE * spare.rate_of(self.spare)))
 
     @property
     def is_edge(self) -> bool:

@@ -27,9 +27,7 @@ MAX_MESSAGE_BYTES = 256 * 1024
 TERMINALS = frozenset({Kind.PC, Kind.STB, Kind.MOBILE})
 HOLDERS = TERMINALS | {Kind.EDGE}
 ANYBODY = frozenset(Kind)
-TRACKER = frozenset({Kind.TRACKER})
-EDGE = frozenset({Kind.EDGE})
-TOOL = frozenset({Kind.TOOL})
+TRACKER, EDGE, TOOL = (frozenset({kind}) for kind in (Kind.TRACKER, Kind.EDGE, Kind.TOOL))
 CLIENTS = ANYBODY - TRACKER
 
 _U32 = (1 << 32) - 1

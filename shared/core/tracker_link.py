@@ -7,9 +7,9 @@ restarted tracker is not hit by everybody in the same moment).
 from __future__ import annotations
 
 from collections import deque
-from shared.core.dice import Dice
 
 from shared.core.actions import Action, Answer, Dial, Send
+from shared.core.dice import Dice
 from shared.core.errors import LocalError
 from shared.core.ids import Address, Kind, NodeId
 from shared.core.messages import Hello, Message
