@@ -171,7 +171,13 @@ class Node:
     async def _run_link(self, connection: Connection) -> None:
         outbox, queue = trio.open_memory_channel[Message](OUTBOX_MESSAGES)
         link = _Link(connection, Session(self._introduction.kind), outbox, queue)
+        other = self._links.get(connection.peer)
+        if other is not None and not self._is_better(connection, other.connection):
+            connection.close(Reason.CANCELLED, "connected already")
+            return
         self._links[connection.peer] = link
+        if other is not None:
+            other.connection.close(Reason.CANCELLED, "replaced by a newer connection")
         reason = Reason.NONE
         try:
             async with trio.open_nursery() as nursery:
@@ -186,9 +192,19 @@ class Node:
             reason = Reason.INTERNAL
             log.error("%s", _first(group))
             connection.close(reason)
+        except* trio.Cancelled:
+            connection.close(Reason.SHUTDOWN, "the node is stopping")
+            raise
         finally:
-            connection.close(Reason.NONE)
             self._unlink(link, reason)
+
+    def _is_better(self, new: Connection, old: Connection) -> bool:
+        """The newer one, since a node that comes back has forgotten the older. But when both
+        sides dialled at once they must keep the same one: that of the smaller id."""
+        if new.is_client == old.is_client:
+            return True
+        dialled_by_us = self.endpoint.identity.id < new.peer
+        return new.is_client == dialled_by_us
 
     def _unlink(self, link: _Link, reason: Reason) -> None:
         node = link.connection.peer
@@ -205,7 +221,8 @@ class Node:
         with trio.move_on_after(HELLO_SECONDS) as timeout:
             control = connection.open_stream() if connection.is_client else await connection.accept_stream()
             await control.send_all(link.session.send(self._introduction.hello(connection.remote)))
-            await self._listen_once(link, control)
+            while link.session.theirs is None:
+                await self._listen_once(link, control)
         if timeout.cancelled_caught or link.session.theirs is None:
             raise ProtocolError(Reason.TIMEOUT, "no Hello")
         nursery.start_soon(self._write, link, control)
@@ -217,10 +234,7 @@ class Node:
         received = await control.receive_some()
         if not received:
             raise ConnectionLost(Reason.NONE, "control stream ended")
-        messages = link.session.receive(received)
-        if self._links.get(link.connection.peer) is not link:
-            raise ConnectionLost(Reason.CANCELLED, "replaced by a newer connection")
-        for message in messages:
+        for message in link.session.receive(received):
             self._tell(link, message)
         self.pump()
 

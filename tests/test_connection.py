@@ -22,8 +22,8 @@ from shared.connection import MAX_UNACCEPTED_STREAMS, Connection
 from shared.core.errors import ConnectionLost, PenstockError, ProtocolError, Reason, Refused
 from shared.losses import loss_of, reason_of
 from shared.quic import QuicEngine
-from shared.quic_settings import CONNECTION_WINDOW_BYTES, MAX_GAPS, configure
-from shared.stream import SEND_BUFFER_BYTES
+from shared.quic_settings import CONNECTION_WINDOW_BYTES, MAX_GAPS, STREAM_WINDOW_BYTES, configure
+from shared.stream import Stream
 from tests.quic_pair import FAR, NEAR, ask, echo, joined, read_all
 
 MIB = 1 << 20
@@ -78,18 +78,45 @@ async def test_eight_mebibytes_arrive_whole() -> None:
         assert seen.datagrams_sent * 1350 >= seen.bytes_sent
 
 
-async def test_a_writer_waits_for_a_reader_and_memory_stays_bounded() -> None:
+async def _write_for(seconds: float, *streams: Stream) -> None:
+    """Write without end to all streams; each must still have to wait when the time is over."""
+    with trio.move_on_after(seconds) as waited:
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(stream.send_all, SOME)
+    assert waited.cancelled_caught
+
+
+async def test_a_writer_waits_for_a_reader() -> None:
     async with joined() as pair:
         stream = pair.near.open_stream()
-        with trio.move_on_after(0.7) as waited:
-            await stream.send_all(SOME)
-        assert waited.cancelled_caught
-        received = pair.far.statistics().bytes_received
-        assert received < CONNECTION_WINDOW_BYTES + 50_000
-        # It goes on where it stopped: nothing sent before the cancellation is lost or doubled.
+        await _write_for(0.4, stream)
+        overhead = 60_000
+        assert pair.far.statistics().bytes_received < STREAM_WINDOW_BYTES + overhead
+        # Nothing sent before the cancellation is lost or doubled.
         unread = await pair.far.accept_stream()
-        first = await unread.receive_exactly(SEND_BUFFER_BYTES)
-        assert first == SOME[:SEND_BUFFER_BYTES]
+        assert await unread.receive_exactly(100_000) == SOME[:100_000]
+        # The window follows what was read, and grows by as much again.
+        await _write_for(0.4, stream)
+        assert pair.far.statistics().bytes_received < STREAM_WINDOW_BYTES + 200_000 + overhead
+
+
+async def test_unread_streams_together_stay_bounded() -> None:
+    async with joined() as pair:
+        streams = [pair.near.open_stream() for _ in range(8)]
+        await _write_for(0.4, *streams)
+        assert pair.far.statistics().bytes_received < CONNECTION_WINDOW_BYTES + 100_000
+        unread = [await pair.far.accept_stream() for _ in streams]
+        await unread[0].receive_exactly(1000)
+        await _write_for(0.2, *streams)
+        assert pair.far.statistics().bytes_received < CONNECTION_WINDOW_BYTES + 110_000
+        # Giving up on all of them gives the whole window back.
+        for other in unread:
+            other.stop(Reason.BUSY)
+        stream = pair.near.open_stream()
+        with trio.fail_after(5):
+            await stream.send_all(SOME[:200_000])
+            assert await (await pair.far.accept_stream()).receive_exactly(200_000) == SOME[:200_000]
 
 
 async def test_a_reset_carries_its_reason() -> None:

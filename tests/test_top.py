@@ -255,7 +255,8 @@ def test_a_tracker_that_is_away_is_said_and_asked_again(size: tuple[int, int]) -
         await app.poll()
         await pilot.pause()
         assert f"asking again: no tracker answers at {API}: Connection" in screen_of(app)[0]
-        assert PC.hex()[:8] in text_of(app), "the last known picture stays"
+        assert screen_of(app)[1].startswith(" viewers 3"), "the last known picture stays"
+        assert PC.hex()[:8] in text_of(app)
         fake.is_on = True
         await app.poll()
         await pilot.pause()

@@ -20,7 +20,6 @@ from shared.core.messages import (
 )
 from shared.core.signing import node_id
 from tracker.core.tracker import Tracker, TrackerAction, TrackerSettings
-from tracker.ledger import RefusingTracker
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRACKER_ID = node_id(KEY.public_key().public_bytes_raw())
@@ -74,7 +73,7 @@ def register(request: int, made: Entry) -> Register:
 def tracker(*entries: Entry, edges: frozenset[NodeId] = frozenset(), open_to_edges: bool = False) -> Tracker:
     """A tracker whose database holds `entries`."""
     settings = TrackerSettings(edges=edges, open_to_edges=open_to_edges)
-    return RefusingTracker(KEY, settings, list(entries), Random(7))
+    return Tracker(KEY, settings, list(entries), Random(7))
 
 
 def join(

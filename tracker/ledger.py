@@ -8,10 +8,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from shared.core.actions import Send
 from shared.core.errors import Reason, Refused, StoreError, StoreFull
 from shared.core.ids import NodeId
-from shared.core.messages import Refusal
 from tracker.core.nodes import Node
 from tracker.core.tracker import StoreNode, StoreTitle, Tracker, TrackerAction
 from tracker.store import Store
@@ -23,19 +21,10 @@ NODES_WAITING = 10_000
 NODES_EVERY_SECONDS = 1.0  # one transaction for a crowd that comes at once
 
 
-class RefusingTracker(Tracker):
-    """A tracker whose shell can also say that a title did not reach the disk."""
-
-    def not_stored(self, order: StoreTitle, reason: Reason, detail: str) -> None:
-        """The database has not got the title; the edge is told why and may try again."""
-        self._refusals += 1
-        self._actions.append(Send(order.node, Refusal(order.request, reason, detail)))
-
-
 class Ledger:
     """Titles one after the other, each answered once it is on the disk; nodes in batches."""
 
-    def __init__(self, core: RefusingTracker, store: Store) -> None:
+    def __init__(self, core: Tracker, store: Store) -> None:
         self._core = core
         self._store = store
         self._titles, self._queue = trio.open_memory_channel[StoreTitle](TITLES_WAITING)

@@ -21,7 +21,7 @@ from shared.identity import Identity
 from shared.node import Introduction, open_node
 from tracker.config import TrackerConfig
 from tracker.core.tracker import Tracker, TrackerSettings
-from tracker.ledger import Ledger, RefusingTracker
+from tracker.ledger import Ledger
 from tracker.portal import Portal
 from tracker.store import open_store
 
@@ -49,14 +49,14 @@ async def serve(
     with locked(config.data, "tracker.data"):
         identity = await trio.to_thread.run_sync(load_identity, config)
         async with open_store(config.data / "tracker.db") as store:
-            core = RefusingTracker(identity.private_key, _settings(config), await store.entries(), _dice())
+            core = Tracker(identity.private_key, _settings(config), await store.entries(), _dice())
             await _serve(config, identity, core, Ledger(core, store), task_status)
 
 
 async def _serve(
     config: TrackerConfig,
     identity: Identity,
-    core: RefusingTracker,
+    core: Tracker,
     ledger: Ledger,
     task_status: trio.TaskStatus[Ready],
 ) -> None:

@@ -32,7 +32,6 @@ CLIENTS = ANYBODY - TRACKER
 
 _U32 = (1 << 32) - 1
 _BIG = (1 << 53) - 1  # largest integer every JSON reader keeps exact
-
 Request = Annotated[int, Limit(1, _U32, "chosen by the asker; the answer carries it back")]
 Hash = Annotated[InfoHash, Limit(32, 32, "SHA-256 of the info dictionary (BEP 52)")]
 Node = Annotated[NodeId, Limit(32, 32, "SHA-256 of the node's Ed25519 public key")]
@@ -381,7 +380,7 @@ Message = (
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__
-BY_CODE: dict[int, type[Message]] = {kind.code: kind for kind in ALL}
+BY_CODE = {kind.code: kind for kind in ALL}
 
 
 def encode(message: Message) -> bytes:

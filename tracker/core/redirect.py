@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
-from shared.core.dice import Dice
 
 from shared.core import spare
+from shared.core.dice import Dice
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.messages import Why
 from tracker.core.swarm import Holder, Swarm

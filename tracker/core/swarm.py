@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import exp2
-from shared.core.dice import Dice
 
+from shared.core.dice import Dice
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.messages import Announce, Event
 
@@ -133,6 +133,10 @@ class Swarms:
         """What a node holds."""
         for infohash in self._of_node.get(node, ()):
             yield infohash, self.swarms[infohash].holders[node]
+
+    def has(self, infohash: InfoHash, node: NodeId) -> bool:
+        """Whether a node is in a swarm."""
+        return infohash in self._of_node.get(node, ())
 
     def count_of(self, node: NodeId) -> int:
         """In how many swarms a node is."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from shared.core.dice import Dice
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shared.core import tickets
 from shared.core.actions import Hangup, Send
+from shared.core.dice import Dice
 from shared.core.errors import Reason, Refused
 from shared.core.ids import HostPort, InfoHash, Kind, Mode, NodeId, TitleId
 from shared.core.messages import (
@@ -158,7 +158,8 @@ class Tracker:
         if message.infohash not in self._of_swarm:
             # Refusing would cost the connection; an edge may announce before it registers.
             return
-        if self.swarms.count_of(node.id) >= MAX_SWARMS_PER_NODE:
+        full = self.swarms.count_of(node.id) >= MAX_SWARMS_PER_NODE
+        if full and not self.swarms.has(message.infohash, node.id):
             raise Refused(Reason.TOO_LARGE, f"more than {MAX_SWARMS_PER_NODE} swarms")
         if message.held > message.total:
             raise Refused(Reason.MALFORMED, f"{message.held} of {message.total} pieces")
@@ -227,10 +228,18 @@ class Tracker:
 
     def stored(self, order: StoreTitle) -> None:
         """The database has the title."""
+        before = self.entries.get(order.entry.title_id)
+        for rendition in before.renditions if before else ():
+            self._of_swarm.pop(rendition.infohash, None)
         self.entries[order.entry.title_id] = order.entry
         for rendition in order.entry.renditions:
             self._of_swarm[rendition.infohash] = order.entry
         self._send(order.node, Registered(order.request))
+
+    def not_stored(self, order: StoreTitle, reason: Reason, detail: str) -> None:
+        """The database has not got the title; the edge is told why and may try again."""
+        self._refusals += 1
+        self._send(order.node, Refusal(order.request, reason, detail))
 
     # -- time and screens ---------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class TopApp(App[None]):
     """`penstock top`. Takes over the feed and closes it."""
 
     CSS = """
-    #heading { height: 3; padding: 0 1; }
+    #heading { height: 3; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     ColumnTable { height: 1fr; border: round $panel; scrollbar-size: 1 1; }
     ColumnTable:focus { border: round $primary; }
     """
@@ -184,7 +184,6 @@ class TopApp(App[None]):
             first = Text(f"asking again: {self._trouble}", style="bold red")
         lines = heading(self._snapshot) if self._snapshot else ("", "")
         shown = Text("\n").join((first, *(Text(line) for line in lines)))
-        shown.no_wrap, shown.overflow = True, "ellipsis"
         self._heading.update(shown)
 
     def action_pause(self) -> None:
