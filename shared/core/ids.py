@@ -67,9 +67,7 @@ class Address:
 
 
 _HEX = re.compile(r"[0-9a-f]+\Z")
-_ADDRESS = re.compile(
-    r"penstock://(?P<node>[0-9a-f]{64})@(?P<at>[^/@\s]+)(?:/(?P<title>[0-9a-f]{32}))?/?\Z"
-)
+_ADDRESS = re.compile(r"penstock://(?P<node>[0-9a-f]{64})@(?P<at>[^/@\s]+)(?:/(?P<title>[0-9a-f]{32}))?/?\Z")
 _HOST_PORT = re.compile(
     r"(?:\[(?P<six>[0-9a-fA-F:.]{2,45})\]|(?P<host>[A-Za-z0-9._-]{1,253}))(?::(?P<port>[0-9]{1,5}))?\Z"
 )
