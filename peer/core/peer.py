@@ -150,6 +150,8 @@ class Peer:
         if self.link.disconnected(node, now):
             self.seeding.tracker_lost()
             self._report_at = FOREVER
+        if node not in self._taken:
+            self._kinds.pop(node, None)  # strangers come and go without end
         self.seeding.disconnected(node)
         for fetch in self.fetches.values():
             fetch.drop(node, now)

@@ -196,7 +196,7 @@ class _Demo:
 
     def _say(self, text: str) -> None:
         if self._live:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stdout, flush=True)
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from shared.core.errors import ProtocolError, Reason
-from shared.core.ids import InfoHash
+from shared.core.errors import LocalError, ProtocolError, Reason
+from shared.core.ids import INFOHASH_BYTES, InfoHash
 
 MAX_UPLOAD_BYTES = 1 << 20  # of one upload request: bounds the edge's memory per stream
 NO_DEADLINE_MS = (1 << 32) - 1
@@ -42,8 +42,8 @@ class PieceRequest:
     slack_ms: int = NO_DEADLINE_MS
 
     def encode(self) -> bytes:
-        """The header bytes."""
-        return _PIECE.pack(1, self.infohash, self.piece, self.first_leaf, self.leaf_count, self.slack_ms)
+        """The header bytes. Raises LocalError for a request that would be refused."""
+        return _pack(_PIECE, 1, self.infohash, self.piece, self.first_leaf, self.leaf_count, self.slack_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class ManifestRequest:
     infohash: InfoHash
 
     def encode(self) -> bytes:
-        """The header bytes."""
-        return _MANIFEST.pack(2, self.infohash)
+        """The header bytes. Raises LocalError for a request that would be refused."""
+        return _pack(_MANIFEST, 2, self.infohash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,23 @@ class UploadRequest:
     length: int
 
     def encode(self) -> bytes:
-        """The header bytes."""
-        return _UPLOAD.pack(3, self.upload, self.offset, self.length)
+        """The header bytes. Raises LocalError for a request that would be refused."""
+        return _pack(_UPLOAD, 3, self.upload, self.offset, self.length)
 
 
 BulkRequest = PieceRequest | ManifestRequest | UploadRequest
 _SIZES = {1: _PIECE.size, 2: _MANIFEST.size, 3: _UPLOAD.size}
+
+
+def _pack(layout: struct.Struct, code: int, name: bytes, *numbers: int) -> bytes:
+    if len(name) != INFOHASH_BYTES:  # struct would cut it or fill it up in silence
+        raise LocalError(f"cannot ask for something named by {len(name)} bytes")
+    try:
+        header = layout.pack(code, name, *numbers)
+        decode(header)
+    except (struct.error, ProtocolError) as error:
+        raise LocalError(f"cannot send this bulk request: {error}") from None
+    return header
 
 
 def header_size(first_byte: int) -> int:
@@ -94,6 +105,8 @@ def decode(header: bytes) -> BulkRequest:
     if header[0] == 2:
         return ManifestRequest(InfoHash(_MANIFEST.unpack(header)[1]))
     _, upload, offset, length = _UPLOAD.unpack(header)
-    if not 0 < length <= MAX_UPLOAD_BYTES or offset + length > 1 << 40:
+    if length == 0:
+        raise ProtocolError(Reason.MALFORMED, "an upload of no bytes")
+    if length > MAX_UPLOAD_BYTES or offset + length > 1 << 40:
         raise ProtocolError(Reason.TOO_LARGE, f"an upload of {length} bytes at {offset}")
     return UploadRequest(upload, offset, length)

@@ -75,7 +75,9 @@ def from_wire(kind: type[T], wire: bencode.BencodeValue) -> T:
     values: dict[str, Any] = {}
     for field in fields_of(kind):
         if field.key in wire:
-            values[field.name] = _decode(field, wire[field.key], kind)
+            values[field.name] = value = _decode(field, wire[field.key], kind)
+            if field.optional and value == field.default:  # one message, one encoding
+                raise ProtocolError(Reason.MALFORMED, f"{kind.__name__} states the default of {field.name}")
         elif not field.optional:
             raise ProtocolError(Reason.MALFORMED, f"{kind.__name__} lacks {field.name}")
     if len(values) != len(wire):

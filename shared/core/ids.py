@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import AddressValueError, IPv6Address
 from typing import NewType
 
 from shared.core.errors import LocalError
@@ -79,12 +80,23 @@ def parse_host_port(text: str, default_port: int = DEFAULT_PORT) -> HostPort:
     port = int(match["port"]) if match and match["port"] else default_port
     if match is None or not 0 <= port <= 65535:
         raise LocalError(f"{text[:80]!r} is not an address; expected host:port or [ipv6]:port")
-    return HostPort(match["six"] or match["host"], port)
+    if match["six"]:
+        return HostPort(_checked_ipv6(match["six"]), port)
+    return HostPort(match["host"], port)
+
+
+def _checked_ipv6(text: str) -> str:
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        raise LocalError(f"[{text}] is not an IPv6 address; expected one such as [2001:db8::1]") from None
+    return text
 
 
 def parse_address(text: str) -> Address:
     """The one-string address of a node or title. Raises LocalError with the expected form."""
-    match = _ADDRESS.match(text.strip().lower())
+    # Some letters outside ASCII become ASCII when made small: they are no part of an address.
+    match = _ADDRESS.match(text.strip().lower()) if text.isascii() else None
     if match is None:
         raise LocalError(
             f"{text[:80]!r} is not a Penstock address; "

@@ -29,12 +29,19 @@ class Session:
 
     def send(self, message: Message) -> bytes:
         """The frame of a message. Raises LocalError if the table forbids saying it now."""
+        name = type(message).__name__
         if isinstance(message, Hello) == self._said_hello:
-            raise LocalError(f"{type(message).__name__} out of turn: Hello comes first, once")
-        self._said_hello = True
+            raise LocalError(f"{name} out of turn: Hello comes first, once")
+        if isinstance(message, Hello) and message.kind is not self._kind:
+            raise LocalError(f"{name} as {message.kind} on a session of {self._kind}")
+        if self._kind not in message.said_by:
+            raise LocalError(f"{name} is not for {self._kind} to say")
+        if self.theirs is not None and self.theirs.kind not in message.heard_by:
+            raise LocalError(f"{name} is not for {self.theirs.kind} to hear")
         body = messages.encode(message)
         if len(body) > MAX_MESSAGE_BYTES:
-            raise LocalError(f"{type(message).__name__} of {len(body)} bytes is too long to send")
+            raise LocalError(f"{name} of {len(body)} bytes is too long to send")
+        self._said_hello = True
         return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
     def receive(self, data: bytes) -> list[Message]:
@@ -46,6 +53,11 @@ class Session:
             self._check(message)
             heard.append(message)
         return heard
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of a message not complete yet, at most a frame of the longest one."""
+        return len(self._buffer)
 
     def _next_body(self) -> bytes | None:
         if len(self._buffer) < _LENGTH_BYTES:
