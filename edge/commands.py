@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 if TYPE_CHECKING:
     from edge.config import EdgeConfig
 
-Flag = Parameter(negative=())
+Flag = Parameter(negative=(), show_default=False)
 
 
 def register(app: App) -> None:
@@ -29,7 +29,11 @@ def edge(
     print_config: Annotated[bool, Flag, Parameter(help="Print the whole settings file and exit.")] = False,
     print_id: Annotated[bool, Flag, Parameter(help="Print this edge's node id and exit.")] = False,
 ) -> None:
-    """Run an edge: it takes uploads, makes titles of them, and seeds them to viewers."""
+    """Run an edge: it takes uploads, makes titles of them, and seeds them to viewers.
+
+    The tracker's operator must know it first: give them what `penstock edge --print-id` prints.
+    `--print-config` shows every setting; the edge says its address for publishers once it is ready.
+    """
     from edge.config import EdgeConfig
     from shared import config as settings
 

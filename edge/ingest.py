@@ -29,6 +29,7 @@ from shared.core.segments import Media, lay_out
 from shared.core.shape import PIECE_BYTES
 from shared.identity import Identity
 from shared.piece_store import PieceStore
+from shared.serving import decline
 from shared.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,12 @@ class Ingest:
         if job is None or node not in job.watchers:
             raise Refused(Reason.UNEXPECTED, "say Upload before its bytes")
         data = await stream.receive_exactly(request.length)
-        received = await job.landing.write(request.offset, data)
+        try:
+            received = await job.landing.write(request.offset, data)
+        except Refused as refusal:
+            log.warning("upload of %s: %s", job.landing.order.name, refusal)
+            await decline(stream, refusal.reason)
+            return
         await stream.send_all(b"\0" + received.to_bytes(8, "big"))
         stream.send_eof()
         await stream.wait_acknowledged()

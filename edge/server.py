@@ -33,6 +33,7 @@ from shared.stream import Stream
 
 SOFTWARE = f"penstock {__version__}"
 MEASURE_SECONDS = 0.5
+QUARANTINE = "quarantine"  # uploads until they are titles
 
 
 class Server:
@@ -47,7 +48,7 @@ class Server:
             self.core,
             identity,
             store,
-            config.data,
+            config.data / QUARANTINE,
             limits,
             int(config.max_upload),
             tracker,
@@ -173,5 +174,5 @@ async def serve(
 
 
 def _open_store(config: EdgeConfig) -> PieceStore:
-    sweep(config.data / "quarantine")
+    sweep(config.data / QUARANTINE)
     return PieceStore(config.data / "pieces", int(config.quota), durable=True)

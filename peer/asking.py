@@ -76,16 +76,22 @@ class Asking:
         try:
             with trio.move_on_after(MANIFEST_SECONDS):
                 manifest = await self._fetch_manifest(order)
-                await trio.to_thread.run_sync(self._store.add_manifest, manifest)
-        except (RemoteError, StoreError) as error:
+        except RemoteError as error:
             log.warning("no manifest from %s: %s", order.node.hex()[:8], error)
         if manifest is None:
             self._core.fetches[order.infohash].manifest_failed(order.node, clock.now())
         else:
+            await self._keep_manifest(manifest)
             self.origins[order.infohash] = bytearray([MISSING]) * manifest.piece_count
             self._core.hold(manifest, self._store.held(order.infohash), clock.now())
         self.node.pump()
         self._changed()
+
+    async def _keep_manifest(self, manifest: Manifest) -> None:
+        try:
+            await trio.to_thread.run_sync(self._store.add_manifest, manifest)
+        except StoreError as error:
+            self._warn(error)  # its pieces will not be taken either, and stay in memory
 
     async def _fetch_manifest(self, order: AskManifest) -> Manifest:
         with self.node.connection(order.node).open_stream() as stream:
@@ -163,7 +169,7 @@ class Asking:
         held = True
         try:
             await trio.to_thread.run_sync(self._store.put, manifest.infohash, piece, data)
-        except (StoreError, ProtocolError) as error:
+        except (StoreError, RemoteError) as error:
             # The player goes on from memory; the piece is neither announced nor served.
             held = False
             self._warn(error)

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 if TYPE_CHECKING:
     from peer.config import PeerConfig
 
-Flag = Parameter(negative=())
+Flag = Parameter(negative=(), show_default=False)
 Settings = Annotated[Path | None, Parameter(help="Settings file (TOML, table [peer]).")]
 Data = Annotated[Path | None, Parameter(help="Folder of the key and the pieces.")]
 
@@ -27,14 +27,21 @@ def peer(
     tracker: Annotated[str | None, Parameter(help="The tracker's address string.")] = None,
     kind: Annotated[str | None, Parameter(help="pc, or stb for a set-top box.")] = None,
     mode: Annotated[str | None, Parameter(help="shared uploads under the cap, direct never.")] = None,
-    uplink: Annotated[str | None, Parameter(help="What the line can upload, e.g. '40 Mbit/s'.")] = None,
+    uplink: Annotated[
+        str | None, Parameter(help="What the line can upload, e.g. '40 Mbit/s'.", allow_leading_hyphen=True)
+    ] = None,
     listen: Annotated[str | None, Parameter(help="Where peers reach it, host:port (UDP).")] = None,
     player: Annotated[str | None, Parameter(help="Where players reach it, loopback host:port.")] = None,
     data: Data = None,
     quota: Annotated[str | None, Parameter(help="Disk space for pieces, e.g. '20 GB'.")] = None,
     print_config: Annotated[bool, Flag, Parameter(help="Print the whole settings file and exit.")] = False,
 ) -> None:
-    """Run a peer: it plays to any player on this machine, and shares what it holds."""
+    """Run a peer: it plays to any player on this machine, and shares what it holds.
+
+    Give it the tracker's address once, here or in the settings file; `--print-config` shows every
+    setting. Then open http://127.0.0.1:8480 in a browser, or use `penstock play` and `penstock fetch`.
+    Uploads stay under 60 % of `--uplink`; with `--mode direct` there are none.
+    """
     from peer.config import PeerConfig
     from shared import config as settings
 
@@ -55,9 +62,13 @@ def play(
     headless: Annotated[
         bool, Flag, Parameter(help="Play without a picture at normal speed, and say how it went.")
     ] = False,
-    json: Annotated[bool, Flag, Parameter(help="With --headless: JSON lines.")] = False,
+    json: Annotated[bool, Flag, Parameter(help="With --headless: say it as one line of JSON.")] = False,
 ) -> None:
-    """Play a title in mpv, VLC or the browser, through the running peer or one of its own."""
+    """Play a title in mpv, VLC or the browser, through the running peer or one of its own.
+
+    The title's address is what `penstock publish` printed, and what the tracker's page shows. With
+    `--player none` only the addresses for other players are printed.
+    """
     from peer import viewing
     from shared.cli import run_trio
 
@@ -73,7 +84,11 @@ def fetch(
     config: Settings = None,
     data: Data = None,
 ) -> None:
-    """Download a title into a file, and verify it."""
+    """Download a title into a file, and verify it.
+
+    The file gets its name only when every byte has been checked. What was fetched before a broken-off
+    download is not fetched again: `penstock fetch ADDRESS -o film.mp4` once more goes on.
+    """
     from peer import viewing
     from shared.cli import run_trio
 
@@ -85,11 +100,16 @@ def publish(
     file: Annotated[Path | None, Parameter(help="The film.")] = None,
     *,
     title: Annotated[str | None, Parameter(help="Its display title; else the file's name.")] = None,
-    edge: Annotated[str | None, Parameter(help="The edge's address string.")] = None,
-    data: Data = None,
+    edge: Annotated[str | None, Parameter(help="The edge's address, as it prints it at its start.")] = None,
+    data: Annotated[Path | None, Parameter(help="Folder of the publisher's key, a peer's.")] = None,
     print_id: Annotated[bool, Flag, Parameter(help="Print the id an edge must allow, and exit.")] = False,
 ) -> None:
-    """Hand a film in to an edge. A broken-off upload goes on where it was."""
+    """Hand a film in to an edge, and print the address of the title that becomes of it.
+
+    `penstock publish film.mkv --title "The Film" --edge penstock://ID@host:port`. An edge takes films
+    from its own machine, and from those whose id (`--print-id`) its operator has put into the
+    setting `publishers`. A broken-off upload goes on where it was.
+    """
     from peer import handing_in
 
     handing_in.run(file, title, edge, _text(data), print_id)
@@ -101,7 +121,12 @@ def demo(
     seconds: Annotated[int, Parameter(help="Length of the film, 20 to 600.")] = 60,
     work: Annotated[Path | None, Parameter(help="Folder for everything the demo makes.")] = None,
 ) -> None:
-    """Show the whole house on this machine: a tracker, an edge, four viewers, one film."""
+    """Show the whole house on this machine: a tracker, an edge, four viewers, one film.
+
+    The film is generated, published, and watched by three PCs and a set-top box that arrive five
+    seconds apart. Without a terminal the last line is JSON. The status is 0 if every viewer got
+    every byte, verified.
+    """
     from peer.demo import run_demo
 
     run_demo(keep=keep, seconds=seconds, work=work)

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 import httpx2
 import trio
 
-from shared.core.errors import LocalError, Reason, Refused
+from peer.door_client import door_client
+from shared.core.errors import LocalError
 from shared.core.ids import TitleId
 from shared.core.merkle import layer_of_file
 from shared.core.shape import PIECE_BYTES
 
 AHEAD_SECONDS = 12.0
 ANSWER_SECONDS = 60.0  # for one segment; then the source is given up
+PATIENCE_SECONDS = 10.0  # while the peer looks for the tracker or a first source
 TRIES = 5
 PAUSE_SECONDS = 0.5
 
@@ -67,10 +69,10 @@ class Screening:
         self.experience = Experience(trio.current_time())
 
     async def watch(self) -> Experience:
-        """Plays the title to its end. Raises Refused or LocalError if it cannot be played."""
-        async with httpx2.AsyncClient(base_url=self.base, timeout=ANSWER_SECONDS) as client:
+        """Plays the title to its end. Raises LocalError if it cannot be played."""
+        async with door_client(self.base, ANSWER_SECONDS) as client:
             rendition = await self._rendition(client)
-            parts = parse_playlist(await _text(client, f"{rendition}.m3u8"))
+            parts = parse_playlist(await read_text(client, f"{rendition}.m3u8"))
             self.experience.total_bytes = sum(part.length for part in parts)
             self.experience.total_seconds = sum(part.seconds for part in parts)
             film = await self._show(client, f"{rendition}.mp4", parts)
@@ -82,7 +84,7 @@ class Screening:
 
     async def _rendition(self, client: httpx2.AsyncClient) -> str:
         """The path of the best rendition, without its ending."""
-        master = await _text(client, f"/titles/{self.title.hex()}/master.m3u8")
+        master = await read_text(client, f"/titles/{self.title.hex()}/master.m3u8")
         names = [line for line in master.splitlines() if line and not line.startswith("#")]
         if not names:
             raise LocalError("the title has no rendition to play")
@@ -149,32 +151,44 @@ def parse_playlist(text: str) -> list[Part]:
     return parts
 
 
-async def _text(client: httpx2.AsyncClient, path: str) -> str:
-    for left in range(TRIES, -1, -1):
-        answer = await _get(client, path, {})
+async def read_text(client: httpx2.AsyncClient, path: str) -> str:
+    """A playlist. Raises LocalError with the door's own words, at once or when patience ends."""
+    give_up_at = trio.current_time() + PATIENCE_SECONDS
+    while True:
+        try:
+            answer = await client.get(path)
+        except httpx2.HTTPError as error:
+            raise _unanswered(client, error) from None
         if answer.status_code == 200:
             return answer.text
-        if answer.status_code != 503 or not left:
-            break
+        if answer.status_code != 503 or trio.current_time() > give_up_at:
+            raise refusal(answer)
         await trio.sleep(PAUSE_SECONDS)  # the peer is still looking for the tracker or a source
-    raise Refused(Reason.UNKNOWN_TITLE if answer.status_code == 404 else Reason.TIMEOUT, answer.text.strip())
 
 
 async def _bytes(client: httpx2.AsyncClient, path: str, part: Part) -> bytes:
+    span = {"Range": f"bytes={part.offset}-{part.offset + part.length - 1}"}
+    failure = LocalError("the peer cuts its answers")
     for _ in range(TRIES):
-        span = {"Range": f"bytes={part.offset}-{part.offset + part.length - 1}"}
-        answer = await _get(client, path, span)
-        if answer.status_code == 206 and len(answer.content) == part.length:
-            return answer.content
+        try:
+            answer = await client.get(path, headers=span)
+        except httpx2.HTTPError as error:
+            failure = _unanswered(client, error)
+        else:
+            if answer.status_code == 206 and len(answer.content) == part.length:
+                return answer.content
+            failure = failure if answer.is_success else refusal(answer)
         await trio.sleep(PAUSE_SECONDS)
-    raise Refused(Reason.TIMEOUT, answer.text.strip()[:200] or "the peer cuts its answers")
+    raise failure
 
 
-async def _get(client: httpx2.AsyncClient, path: str, headers: dict[str, str]) -> httpx2.Response:
-    try:
-        return await client.get(path, headers=headers)
-    except httpx2.HTTPError as error:
-        raise LocalError(f"the peer at {client.base_url} does not answer: {error}") from None
+def refusal(answer: httpx2.Response) -> LocalError:
+    """The error for an answer in which the door says, in one line, why it does not give the film."""
+    return LocalError(answer.text.strip()[:300] or f"the peer answers with status {answer.status_code}")
+
+
+def _unanswered(client: httpx2.AsyncClient, error: httpx2.HTTPError) -> LocalError:
+    return LocalError(f"the peer at {client.base_url} does not answer: {error}")
 
 
 def _pieces(film: bytearray) -> list[bytes]:

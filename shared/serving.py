@@ -72,7 +72,7 @@ class Serving:
         """Answers one bulk stream. Raises RemoteError for the caller to reset it with."""
         manifest = await trio.to_thread.run_sync(self._store.manifest, request.infohash)
         if manifest is None:
-            await _decline(stream, Reason.UNKNOWN_TITLE)
+            await decline(stream, Reason.UNKNOWN_TITLE)
         elif isinstance(request, ManifestRequest):
             await self._answer_manifest(node, stream, manifest)
         elif request.piece >= manifest.piece_count:
@@ -83,7 +83,7 @@ class Serving:
     async def _answer_manifest(self, node: NodeId, stream: Stream, manifest: Manifest) -> None:
         reason = self._core.seeding.may_read_manifest(manifest.infohash, node)
         if reason is not Reason.NONE:
-            await _decline(stream, reason)
+            await decline(stream, reason)
             return
         await stream.send_all(ANSWER_OK + len(manifest.raw).to_bytes(4, "big") + manifest.raw)
         stream.send_eof()
@@ -102,7 +102,7 @@ class Serving:
             self._pump()
             await verdict[0].wait()
             if verdict[1][0] is not Reason.NONE:
-                await _decline(stream, verdict[1][0])
+                await decline(stream, verdict[1][0])
                 return
             await self._send_piece(stream, request, start, end)
         finally:
@@ -115,7 +115,7 @@ class Serving:
             leaves, data = await trio.to_thread.run_sync(self._store.read, request.infohash, request.piece)
         except Refused as refusal:
             self._core.lost(request.infohash, request.piece, clock.now())
-            await _decline(stream, refusal.reason)
+            await decline(stream, refusal.reason)
             return
         await stream.send_all(ANSWER_OK + leaves)
         await stream.send_all(memoryview(data)[start:end])
@@ -126,7 +126,8 @@ class Serving:
         self.served_bytes += end - start
 
 
-async def _decline(stream: Stream, reason: Reason) -> None:
+async def decline(stream: Stream, reason: Reason) -> None:
+    """Answers a request with a reason instead of bytes. Raises RemoteError as streams do."""
     await stream.send_all(bytes([reason]))
     stream.send_eof()
     await stream.wait_acknowledged()

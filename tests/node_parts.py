@@ -7,7 +7,6 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,14 +25,11 @@ from peer.daemon import serve as serve_peer
 from peer.publish import publish, read_film
 from shared import clock
 from shared.connection import Connection, Stream
-from shared.core import bulk, tickets
-from shared.core.bitfield import Bitfield
-from shared.core.bulk import BulkRequest, ManifestRequest, PieceRequest
-from shared.core.errors import ConnectionLost, RemoteError
+from shared.core import tickets
+from shared.core.errors import ConnectionLost
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId, parse_address
 from shared.core.manifest import Manifest
-from shared.core.merkle import LEAF_BYTES, leaves_of
-from shared.core.messages import PROTOCOL_VERSION, Announce, Event, Have, Hello, Join, Leave, Message
+from shared.core.messages import PROTOCOL_VERSION, Have, Hello, Join, Message
 from shared.core.session import Session
 from shared.core.tickets import Ticket
 from shared.endpoint import Endpoint, open_endpoint
@@ -165,12 +161,14 @@ class House:
 
         return Service(await self.nursery.start(run), scope, stopped)
 
-    async def publish(self, path: Path, title: str, progress: Progress = lambda stage, share: None) -> Address:
+    async def publish(self, path: Path, title: str, progress: Progress = lambda *_: None) -> Address:
         """Publishes at the edge as `penstock publish` does. Raises PenstockError."""
         film = await trio.to_thread.run_sync(read_film, path, title, progress)
         return parse_address(await publish(film, self.edge.ready.address, PUBLISHER, progress))
 
-    def ticket(self, viewer: NodeId, infohash: InfoHash, *, seconds: float = 600.0, quota: int = 1 << 40) -> bytes:
+    def ticket(
+        self, viewer: NodeId, infohash: InfoHash, *, seconds: float = 600.0, quota: int = 1 << 40
+    ) -> bytes:
         """A ticket as the tracker would sign it."""
         key = Identity.load(self.folder / "tracker" / "key").private_key
         return tickets.issue(key, Ticket(viewer, infohash, int(clock.now() + seconds), quota))
@@ -189,7 +187,7 @@ async def open_house(folder: Path, film: Published | None = None, **edge: Any) -
     if film is not None:
         for name in ("tracker", "edge"):
             await trio.to_thread.run_sync(shutil.copytree, film.folder / name, folder / name)
-    with _alone(), trio.fail_after(PATIENCE_SECONDS):
+    with alone(), trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             house = House(folder, nursery)
             await house.start_tracker()
@@ -199,7 +197,7 @@ async def open_house(folder: Path, film: Published | None = None, **edge: Any) -
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """The one error inside, out of the groups that nurseries put around it."""
     try:
         yield
@@ -224,8 +222,8 @@ class Viewer:
         """What the peer says of the film."""
         title = film.path.rsplit("/", 1)[0]
         async with self._client() as client:
-            answer = await client.get(f"{title}/statistics", params={"infohash": film.infohash.hex()})
-            return dict(answer.json())
+            told = (await client.get(f"/api/v1{title}/statistics")).json()
+            return dict(told["renditions"][0])
 
     async def _get(self, path: str) -> bytes:
         async with self._client() as client:
@@ -234,7 +232,8 @@ class Viewer:
             return answer.content
 
     def _client(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.service.ready.player, trust_env=False, timeout=PATIENCE_SECONDS)
+        player = self.service.ready.player
+        return httpx2.AsyncClient(base_url=player, trust_env=False, timeout=PATIENCE_SECONDS)
 
 
 @dataclass(slots=True)
@@ -305,7 +304,7 @@ async def stranger(
     at: Address, kind: Kind = Kind.PC, *, greets: bool = True, identity: Identity | None = None
 ) -> AsyncIterator[Stranger]:
     """A stranger connected to a node."""
-    with _alone():
+    with alone():
         async with open_endpoint(identity or Identity.generate(), "127.0.0.1", 0) as endpoint:
             connection = await endpoint.connect(at.node, at.at, keep_alive_seconds=4.0)
             one = Stranger(endpoint, connection, connection.open_stream(), Session(kind), kind)
@@ -313,103 +312,3 @@ async def stranger(
                 await one.greet()
                 await one.hear(Hello)
             yield one
-
-
-Answer = Callable[[Stream, PieceRequest, Published], Awaitable[None]]
-
-
-async def honest(stream: Stream, request: PieceRequest, film: Published) -> None:
-    """Answers as it should."""
-    piece = film.piece(request.piece)
-    start = request.first_leaf * LEAF_BYTES
-    await stream.send_all(b"\0" + leaves_of(piece))
-    await stream.send_all(piece[start : start + request.leaf_count * LEAF_BYTES])
-    stream.send_eof()
-
-
-@dataclass(slots=True)
-class Liar:
-    """A peer that is registered in the swarm and has lies for answers."""
-
-    film: Published
-    answer: Answer = honest
-    manifest: bytes | None = None  # None: the right one
-    bitfield: bytes | None = None  # None: that of one who holds everything
-    kind: Kind = Kind.PC
-    asked: int = 0  # requests of all kinds
-    closed_with: list[ConnectionLost] = field(default_factory=list)
-
-    async def take(self, stream: Stream) -> None:
-        """Answers one request."""
-        with stream:
-            request = await _read_request(stream)
-            self.asked += 1
-            if isinstance(request, ManifestRequest):
-                raw = self.film.manifest.raw if self.manifest is None else self.manifest
-                await stream.send_all(b"\0" + len(raw).to_bytes(4, "big") + raw)
-                stream.send_eof()
-            elif isinstance(request, PieceRequest):
-                await self.answer(stream, request, self.film)
-            await stream.wait_acknowledged()
-
-    async def welcome(self, connection: Connection) -> None:
-        """Serves one viewer until it leaves."""
-        try:
-            with _alone():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._converse, connection)
-                    self.closed_with.append(await connection.wait_closed())
-                    nursery.cancel_scope.cancel()
-        except ConnectionLost:
-            pass  # noted above
-
-    async def _converse(self, connection: Connection) -> None:
-        control, session = await connection.accept_stream(), Session(self.kind)
-        hello = Hello(PROTOCOL_VERSION, self.kind, Mode.SHARED, "", "liar", str(connection.remote))
-        await control.send_all(session.send(hello))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._take_streams, connection)
-            while received := await control.receive_some():
-                for message in session.receive(received):
-                    if isinstance(message, Join):
-                        have = Have(message.request, message.infohash, self._bitfield())
-                        await control.send_all(session.send(have))
-                    else:
-                        assert isinstance(message, Hello | Leave)
-
-    async def _take_streams(self, connection: Connection) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                nursery.start_soon(self._take_quietly, await connection.accept_stream())
-
-    async def _take_quietly(self, stream: Stream) -> None:
-        try:
-            await self.take(stream)
-        except RemoteError:
-            pass  # the viewer had enough of it
-
-    def _bitfield(self) -> bytes:
-        total = self.film.manifest.piece_count
-        return Bitfield(total, range(total)).to_wire() if self.bitfield is None else self.bitfield
-
-
-async def _read_request(stream: Stream) -> BulkRequest:
-    first = await stream.receive_exactly(1)
-    return bulk.decode(first + await stream.receive_exactly(bulk.header_size(first[0]) - 1))
-
-
-@asynccontextmanager
-async def lurking(house: House, liar: Liar) -> AsyncIterator[Liar]:
-    """The liar announces to the tracker that it holds everything, and waits for viewers."""
-    tracker, total = house.tracker.ready.address, liar.film.manifest.piece_count
-    async with stranger(tracker, liar.kind) as one:
-        await one.say(Announce(liar.film.infohash, Event.STARTED, total, total, 7))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(_welcome_all, one.endpoint, liar, nursery))
-            yield liar
-            nursery.cancel_scope.cancel()
-
-
-async def _welcome_all(endpoint: Endpoint, liar: Liar, nursery: trio.Nursery) -> None:
-    while True:
-        nursery.start_soon(liar.welcome, await endpoint.accept())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from shared.core import bencode, codec, messages
 from shared.core.codec import Field, Limit
+from shared.core.errors import Reason
 from shared.core.messages import Message
 
 U32 = (1 << 32) - 1
@@ -24,7 +25,19 @@ RECORDS: tuple[type, ...] = (messages.Rendition, messages.Entry, messages.Source
 SPOKEN: tuple[type, ...] = (*messages.ALL, *RECORDS)
 
 PRINTABLE = st.characters(codec="utf-8").filter(str.isprintable)
-UNPRINTABLE = ["\0", "\n", "\r\n", "\t", "\x1b[31mred", "\x7f", "\x9b2J", "\u202egnp.exe", "\u2028", "\u200b", "\ufeff"]
+UNPRINTABLE = [
+    "\0",
+    "\n",
+    "\r\n",
+    "\t",
+    "\x1b[31mred",
+    "\x7f",
+    "\x9b2J",
+    "\u202egnp.exe",
+    "\u2028",
+    "\u200b",
+    "\ufeff",
+]
 NOT_UTF8 = [b"\xff\xff\xff", b"\xc0\x80\xc0\x80", b"\xed\xa0\x80", b"abc\xe2\x82", b"\xf5\x80\x80\x80"]
 SHAPES: dict[type, list[bencode.BencodeValue]] = {
     int: [0, 1, -1, 1 << 62],
@@ -112,7 +125,7 @@ def spoken(kind: type) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{field.name: values(field) for field in codec.fields_of(kind)})
 
 
-MESSAGES: st.SearchStrategy[Message] = st.one_of([spoken(kind) for kind in messages.ALL])
+MESSAGES: st.SearchStrategy[Message] = st.deferred(lambda: st.one_of([spoken(kind) for kind in messages.ALL]))
 
 
 # -- extremes --------------------------------------------------------------------------------
@@ -128,12 +141,11 @@ def largest(field: Field) -> Any:
     return _extreme(field, field.limit.high, least=False)
 
 
-def beyond(field: Field) -> list[Any]:
-    """Values just outside the limit, of the right type; enumerations have none."""
-    if issubclass(plain_type(field), Enum):
-        return []
-    sizes = [field.limit.low - 1, field.limit.high + 1]
-    return [_sized(field, size, least=True) for size in sizes if size >= 0 or plain_type(field) is int]
+def beyond(field: Field) -> list[tuple[Any, Reason]]:
+    """Values of the right type just outside the limit, and why they are refused. Not for enumerations."""
+    sizes = [(field.limit.low - 1, Reason.MALFORMED), (field.limit.high + 1, Reason.TOO_LARGE)]
+    counts = plain_type(field) is not int
+    return [(_sized(field, size, least=True), why) for size, why in sizes if size >= 0 or not counts]
 
 
 def _extreme(field: Field, size: int, *, least: bool) -> Any:
@@ -219,3 +231,9 @@ def _inside(value: Any, path: Path) -> Any:
 def is_enum(field: Field) -> bool:
     """One of a fixed set of words or numbers."""
     return issubclass(plain_type(field), StrEnum | IntEnum)
+
+
+def enumerated(kind: type) -> list[Any]:
+    """All members of an enumeration."""
+    assert issubclass(kind, Enum)
+    return list(kind)

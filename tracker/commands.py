@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 if TYPE_CHECKING:
     from tracker.config import TrackerConfig
 
-Flag = Parameter(negative=())
+Flag = Parameter(negative=(), show_default=False)
 
 
 def register(app: App) -> None:
@@ -28,7 +28,11 @@ def tracker(
     print_config: Annotated[bool, Flag, Parameter(help="Print the whole settings file and exit.")] = False,
     print_address: Annotated[bool, Flag, Parameter(help="Print this tracker's address and exit.")] = False,
 ) -> None:
-    """Run a tracker: it knows who holds what and sends viewers there."""
+    """Run a tracker: it knows who holds what and sends viewers there.
+
+    Once it is ready it says its address, which edges and viewers need. Name the edges that may
+    publish in the setting `edges`; `--print-config` shows every setting.
+    """
     from shared import config as settings
     from tracker.config import TrackerConfig
 

@@ -63,6 +63,7 @@ class Fetch:
         self._busy_pieces: set[int] = set()  # asked for, or being stored
         self._done_leaves: dict[int, int] = {}
         self._manifest_from: NodeId | None = None
+        self._pause_seconds = LOCATE_AGAIN_SECONDS
         self._tick_at = FOREVER
         self._actions: deque[Action] = deque()
         self.sources = Sources(infohash, numbers, self._actions)
@@ -110,7 +111,9 @@ class Fetch:
         """The tracker named sources."""
         self.refused = None
         found = self.sources.redirected(message)
-        self.locate_at = now + (LOCATE_EVERY_SECONDS if found else LOCATE_AGAIN_SECONDS)
+        # Who starts with us is not known yet: ask soon again, then less and less often.
+        self._pause_seconds = min(LOCATE_EVERY_SECONDS, 2 * self._pause_seconds)
+        self.locate_at = now + (self._pause_seconds if found else LOCATE_AGAIN_SECONDS)
 
     def connected(self, node: NodeId) -> None:
         """A connection came up."""
@@ -200,7 +203,8 @@ class Fetch:
         for piece, slack in wishes.urgent(now):
             if piece not in self._busy_pieces:
                 size = self._missing_bytes(piece)
-                self._ask(picker.choose(sources, piece, size, slack, now), piece, slack, now)
+                window = picker.edge_window(sources, piece, len(wishes.held), wishes.luck(piece))
+                self._ask(picker.choose(sources, piece, size, slack, window, now), piece, slack, now)
         if wishes.downloading:
             for piece in wishes.download_order(self._busy_pieces):
                 size = self._missing_bytes(piece)
@@ -216,9 +220,7 @@ class Fetch:
         count = self.known.manifest.leaf_count(piece) - first
         size = self._missing_bytes(piece)
         number = next(self._numbers)
-        if source.outstanding_bytes == 0:
-            source.ready_since = source.progress_at = now
-        source.outstanding_bytes += size
+        source.promised(size, now)
         self._chunks[number] = Chunk(source.node, piece, first, count, size, now)
         self._busy_pieces.add(piece)
         slack_ms = NO_DEADLINE_MS if slack == FOREVER else max(0, min(3_600_000, int(slack * 1000)))
@@ -243,9 +245,7 @@ class Fetch:
             return False
         chunk.arrived += 1
         chunk.size -= size
-        source.outstanding_bytes -= size
-        source.taken_bytes += size
-        source.progress_at = now
+        source.leaf_arrived(size, now)
         if source.is_edge:
             self.edge_bytes += size
         else:
@@ -261,8 +261,7 @@ class Fetch:
         source = self.sources.by_node.get(chunk.source)
         whole = reason is Reason.NONE and chunk.arrived == chunk.leaf_count
         if source is not None and whole:
-            source.delivered(chunk.leaf_count * LEAF_BYTES, now - source.ready_since)
-            source.ready_since = now
+            source.chunk_arrived(now)
         self._release(number, keep_piece=whole)
         if not whole:
             self._failed(chunk, reason, now)
@@ -331,24 +330,45 @@ class Fetch:
     def _rescue(self, now: float) -> None:
         for number, chunk in list(self._chunks.items()):
             source = self.sources.by_node[chunk.source]
-            if now - max(source.progress_at, chunk.asked_at) > SNUBBED_AFTER_SECONDS:
+            silence = now - max(source.progress_at, chunk.asked_at)
+            if silence > SNUBBED_AFTER_SECONDS:
                 source.snub(now)
                 self._give_up(number)
-            elif not source.is_edge and self._too_late(chunk, source, now):
+                continue
+            other = self._rescuer(chunk, source, now)
+            if other is not None and self._too_late(chunk, source, other, now):
+                if silence >= RESCUE_MARGIN_SECONDS:
+                    source.snub(now)
                 self._give_up(number)
+                self._ask(other, chunk.piece, self.known.slack(chunk.piece, now), now)
 
-    def _too_late(self, chunk: Chunk, source: Source, now: float) -> bool:
-        """Whether an edge must take over now for the piece to be in time."""
-        edges = [s for s in self.sources.all if s.is_edge and s.has_room(chunk.size, now)]
-        if not edges:
-            return False
+    def _too_late(self, chunk: Chunk, source: Source, other: Source, now: float) -> bool:
+        """Whether `other` must take over now for the piece to be in time. Who has been silent
+        for some time is expected to be silent for as long again, whatever its rate was."""
+        silence = now - max(source.progress_at, chunk.asked_at)
+        if source.is_edge and silence < RESCUE_MARGIN_SECONDS:
+            return False  # nobody is surer than an edge that delivers
         slack = self.known.slack(chunk.piece, now)
-        by_edge = min(s.queue_seconds(chunk.size) for s in edges)
-        ahead = [
-            c.size for c in self._chunks.values() if c.source == chunk.source and c.asked_at <= chunk.asked_at
+        by_other = other.queue_seconds(chunk.size)
+        by_source = max(self._ahead_bytes(chunk) / source.rate, silence)
+        return slack < by_other + RESCUE_MARGIN_SECONDS and by_source > max(slack, by_other)
+
+    def _rescuer(self, chunk: Chunk, source: Source, now: float) -> Source | None:
+        """Edges rescue everybody's chunks; peers rescue those of an edge that fell silent."""
+        able = [
+            s
+            for s in self.sources.all
+            if s is not source
+            and (s.is_edge or source.is_edge)
+            and s.has(chunk.piece)
+            and s.has_room(chunk.size, now)
         ]
-        by_peer = sum(ahead) / source.rate
-        return slack < by_edge + RESCUE_MARGIN_SECONDS and by_peer > max(slack, by_edge)
+        return min(able, key=lambda s: s.queue_seconds(chunk.size), default=None)
+
+    def _ahead_bytes(self, chunk: Chunk) -> int:
+        return sum(
+            c.size for c in self._chunks.values() if c.source == chunk.source and c.asked_at <= chunk.asked_at
+        )
 
     def _give_up(self, number: int) -> None:
         self._actions.append(Cancel(number))

@@ -91,8 +91,9 @@ class Peer:
         self._numbers: Iterator[int] = count(1)
         self.link = TrackerLink(settings.tracker, rng)
         sharing = settings.mode is Mode.SHARED
-        self.seeding = Seeding(settings.tracker.node, settings.upload_slots, sharing=sharing)
         self.cap = UploadCap(settings.uplink_rate)
+        slots = self.cap.slots(settings.upload_slots)
+        self.seeding = Seeding(settings.tracker.node, slots, sharing=sharing)
         self.fetches: dict[InfoHash, Fetch] = {}
         self._kinds: dict[NodeId, Kind] = {}
         self._taken: dict[NodeId, int] = {}

@@ -1,13 +1,21 @@
 """Which source a piece is asked from: the trade between the picture and the edge's bill.
 
-    slack = time until the player needs the piece
+    slack   = time until the player needs the piece
+    window  = the slack below which an edge may be asked
 
-    slack beyond the edge window   peers only: there is time for one of them to get it
-    within it, and a peer will     that peer, the quickest: nobody notices
-    be done in half the slack
-    within it, otherwise           whoever will be done first, the edge included
+    alone                    8 s: an edge needs about 1 s for a piece on a bad day; the rest is calm
+    some peer has it         4 s: the peer may still find time for it
+    peers, none has it       4 to 24 s, drawn for each piece by each viewer for itself: of those
+                             who watch the same moment one comes first, and the others get it
+                             from that one; the edge sends it once instead of to each
+
+    slack beyond the window  peers only
+    within it, and a peer    that peer, the quickest: nobody notices
+      done in half the slack
+    within it, otherwise     whoever will be done first, the edge included
 
 A download has no slack to lose: peers first, the edge only where no peer holds the piece.
+The draw is p2p-media-loader's random HTTP download, tied to the piece so that it is made once.
 """
 
 from __future__ import annotations
@@ -16,16 +24,33 @@ from collections.abc import Iterable
 
 from peer.core.source import Source
 
-EDGE_WINDOW_SECONDS = 8.0  # an edge needs about 1 s for a piece on a bad day; the rest is calm
+EDGE_WINDOW_SECONDS = 8.0
+SHARED_WINDOW_SECONDS = 4.0
+SPREAD_SECONDS = 20.0  # against about 1 s from the first to have a piece to the others' knowing it
+AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
 
 
-def choose(sources: Iterable[Source], piece: int, size: int, slack: float, now: float) -> Source | None:
+def edge_window(sources: Iterable[Source], piece: int, held: int, luck: float) -> float:
+    """Seconds of slack below which an edge may be asked; `luck` is this viewer's draw, 0 to 1."""
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    if not peers:
+        return EDGE_WINDOW_SECONDS
+    if any(s.has(piece) for s in peers):
+        return SHARED_WINDOW_SECONDS
+    if any(s.held is not None and len(s.held) > held + AHEAD_PIECES for s in peers):
+        return EDGE_WINDOW_SECONDS
+    return SHARED_WINDOW_SECONDS + luck * SPREAD_SECONDS
+
+
+def choose(
+    sources: Iterable[Source], piece: int, size: int, slack: float, window: float, now: float
+) -> Source | None:
     """The source to ask now, or None to leave the piece for a later look."""
     able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
     peers = [s for s in able if not s.is_edge]
-    if slack > EDGE_WINDOW_SECONDS:
+    if slack > window:
         return _quickest(peers, size)
     comfortable = [s for s in peers if s.queue_seconds(size) < COMFORT * slack]
     return _quickest(comfortable or able, size)

@@ -11,10 +11,9 @@ from shared.core.ids import HostPort, Kind, NodeId
 EDGE_FIRST_RATE = 1_500_000.0  # bytes/s believed of an edge before anything was measured
 PEER_FIRST_RATE = 400_000.0  # and of a peer that says it has a lot to spare
 PEER_FIRST_SHARE = 0.5  # of what it says it has: others are sent there, too
-RATE_MEMORY = 0.7  # weight of the past in the estimate
+RATE_MEMORY_SECONDS = 2.0  # of its work that the estimate remembers
 QUEUE_SECONDS = 1.5  # ask for no more than it delivers in this time
 LEAST_QUEUE_PIECES = 2  # but always keep the next request waiting at the source
-BUSY_SECONDS = 0.7
 SNUB_SECONDS = 8.0  # forgiven after this
 
 
@@ -34,7 +33,8 @@ class Source:
     taken_bytes: int = 0
     busy_until: float = 0.0
     progress_at: float = 0.0
-    ready_since: float = 0.0  # when the request now at its head began to be its turn
+    sample_since: float = 0.0  # while it has work: since when `sample_bytes` came
+    sample_bytes: int = 0
     failures: int = 0
 
     def __post_init__(self) -> None:
@@ -86,10 +86,27 @@ class Source:
         limit = max(LEAST_QUEUE_PIECES * size, self.rate * QUEUE_SECONDS)
         return self.outstanding_bytes + size <= limit
 
-    def delivered(self, size: int, seconds: float) -> None:
-        """A chunk of `size` bytes took `seconds` of its own turn."""
-        sample = size / max(seconds, 0.001)
-        self.rate = max(8_000.0, RATE_MEMORY * self.rate + (1 - RATE_MEMORY) * sample)
+    def promised(self, size: int, now: float) -> None:
+        """It was asked for `size` more bytes."""
+        if self.outstanding_bytes == 0:
+            self.sample_since = self.progress_at = now
+            self.sample_bytes = 0
+        self.outstanding_bytes += size
+
+    def leaf_arrived(self, size: int, now: float) -> None:
+        """It delivered `size` bytes of what was asked."""
+        self.outstanding_bytes -= size
+        self.taken_bytes += size
+        self.sample_bytes += size
+        self.progress_at = now
+
+    def chunk_arrived(self, now: float) -> None:
+        """A chunk is whole: its rate is judged by all that came while it had work, because
+        chunks that travel side by side end together and say nothing one by one."""
+        seconds = now - self.sample_since
+        believed = self.rate * RATE_MEMORY_SECONDS + self.sample_bytes
+        self.rate = max(8_000.0, believed / (RATE_MEMORY_SECONDS + seconds))
+        self.sample_since, self.sample_bytes = now, 0
         self.failures = 0
 
     def snub(self, now: float) -> None:

@@ -14,12 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.core import spare
+from shared.core.shape import PIECE_BYTES
 
 CAP_SHARE = 0.60  # the promise: never reached
 AIMED_SHARE = 0.58  # headroom for clocks and headers we cannot see
 WINDOW_SHARE = 0.598
 BURST_BYTES = 3_000.0  # two full datagrams: a datagram is never split
 BURST_SECONDS = 0.0015  # adds 0.9 % of the line to a window of 100 ms
+SLOT_SECONDS = 0.5  # of the line: what is under way at once, so that the urgent goes next
+LEAST_SLOTS = 2  # the second fills the line while the first is acknowledged
 LEAST_UPLINK = 16_000.0  # bytes/s; below it the burst alone would break the promise
 
 
@@ -53,6 +56,11 @@ class UploadCap:
     def burst_bytes(self) -> float:
         """What may leave at once: two datagrams, or a moment of a fast line."""
         return max(BURST_BYTES, BURST_SECONDS * AIMED_SHARE * self._uplink_rate)
+
+    def slots(self, most: int) -> int:
+        """How many pieces to send at the same time, `most` at most. Many at once would all
+        be late together; few, and the order of deadlines decides."""
+        return min(most, max(LEAST_SLOTS, round(self.gate_rate() * SLOT_SECONDS / PIECE_BYTES)))
 
     def used(self, up_rate: float) -> None:
         """What leaves the socket at present, bytes per second."""

@@ -33,6 +33,7 @@ class Wishes:
         self.playhead = Playhead(manifest)
         self.downloading = False
         self.unstored: set[int] = set()  # here in memory only, for the player
+        self._luck: dict[int, float] = {}
         self._waiting: dict[int, Wait] = {}
         self._order: list[int] = []
         self._rng = rng
@@ -61,6 +62,12 @@ class Wishes:
     def slack(self, piece: int, now: float) -> float:
         """Seconds until playback needs the piece; infinite in a plain file."""
         return self.playhead.deadline(piece * self.manifest.piece_length) - now
+
+    def luck(self, piece: int) -> float:
+        """This viewer's draw for a piece, 0 to 1, the same at every look."""
+        if piece not in self._luck:
+            self._luck[piece] = self._rng.random()
+        return self._luck[piece]
 
     def urgent(self, now: float) -> Iterator[tuple[int, float]]:
         """Missing pieces that playback needs within the prefetch window, with their slack."""

@@ -18,6 +18,7 @@ from shared.core.ids import Address, parse_address
 
 START_SECONDS = 60.0  # eight interpreters start at once on a small machine
 STOP_SECONDS = 5.0
+PENSTOCK = (sys.executable, "-c", "import sys; from shared.cli import main; sys.exit(main())")
 
 
 @dataclass(slots=True)
@@ -35,7 +36,6 @@ class House:
     """Made by `open_house`."""
 
     folder: Path
-    nursery: trio.Nursery
     tracker: Address | None = None
     api: str = ""
     edge: Address | None = None
@@ -57,28 +57,22 @@ class House:
         self.tracker, self.api = parse_address(running.ready[2]), running.ready[4]
 
     async def _edge_id(self) -> str:
-        command = [*_penstock(), "edge", "--data", str(self.folder / "edge"), "--print-id"]
-        done = await trio.run_process(command, capture_stdout=True, env=_environment())
+        command = [*PENSTOCK, "edge", "--data", str(self.folder / "edge"), "--print-id"]
+        done = await trio.run_process(command, capture_stdout=True, env=environment())
         return done.stdout.decode().strip()
 
     async def start_edge(self, listen: str = "127.0.0.1:0") -> None:
         """The edge."""
         running = await self._start(
-            "edge",
-            "edge",
-            "--tracker",
-            str(self.tracker),
-            "--listen",
-            listen,
-            "--data",
-            str(self.folder / "edge"),
-        )
+            "edge", "edge", "--tracker", str(self.tracker), "--listen", listen,
+            "--data", str(self.folder / "edge"),
+        )  # fmt: skip
         self.edge = parse_address(running.ready[2])
 
     async def start_peer(
         self, name: str, kind: str = "pc", uplink: str = "20 Mbit/s", mode: str = "shared"
     ) -> str:
-        """A peer; the http URL of its door."""
+        """A peer, or the one of that name again; the http URL of its door."""
         running = await self._start(
             name, "peer", "--tracker", str(self.tracker), "--kind", kind, "--mode", mode, "--uplink", uplink,
             "--listen", "127.0.0.1:0", "--player", "127.0.0.1:0", "--data", str(self.folder / name),
@@ -88,32 +82,34 @@ class House:
 
     async def publish(self, film: Path, title: str) -> Address:
         """The address of the published title. Raises LocalError with what the command said."""
-        command = [*_penstock(), "publish", str(film), "--title", title, "--edge", str(self.edge)]
+        command = [*PENSTOCK, "publish", str(film), "--title", title, "--edge", str(self.edge)]
         command += ["--data", str(self.folder / "publisher")]
         done = await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False, env=_environment()
+            command, capture_stdout=True, capture_stderr=True, check=False, env=environment()
         )
         if done.returncode:
-            raise LocalError(f"publishing failed: {done.stderr.decode().strip()[-300:]}")
+            raise LocalError(f"publishing failed: {_last_line(done.stderr)}")
         return parse_address(done.stdout.decode().strip())
 
     async def _start(self, name: str, *arguments: str) -> Running:
         log = self.folder / f"{name}.log"
         with log.open("ab") as errors:
             process = await trio.lowlevel.open_process(
-                [*_penstock(), *arguments], stdout=subprocess.PIPE, stderr=errors, env=_environment()
+                [*PENSTOCK, *arguments], stdout=subprocess.PIPE, stderr=errors, env=environment()
             )
         running = Running(name, process, [], log)
         self.processes[name] = running
         with trio.move_on_after(START_SECONDS):
             running.ready = await _first_line(process)
         if not running.ready:
-            raise LocalError(f"{name} did not start: {log.read_text()[-300:].strip() or 'it said nothing'}")
+            raise LocalError(f"{name} did not start: {_last_line(log.read_bytes())}")
         return running
 
-    def kill(self, name: str) -> None:
-        """Kills a process as a power cut would."""
-        self.processes[name].process.kill()
+    async def kill(self, name: str) -> None:
+        """Ends a process as a power cut would: nothing is said, nothing is flushed."""
+        process = self.processes[name].process
+        process.kill()
+        await process.wait()
 
     async def stop(self) -> None:
         """Ends everything that still runs."""
@@ -140,11 +136,13 @@ async def _first_line(process: trio.Process) -> list[str]:
     return said.decode().split()
 
 
-def _penstock() -> list[str]:
-    return [sys.executable, "-c", "import sys; from shared.cli import main; sys.exit(main())"]
+def _last_line(said: bytes) -> str:
+    """The error among what a process said, without the command's own prefix."""
+    lines = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    return lines[-1].removeprefix("penstock: error: ")[:300]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without settings of the person who runs the demo."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 
@@ -152,20 +150,22 @@ def _environment() -> dict[str, str]:
 @asynccontextmanager
 async def open_house(folder: Path) -> AsyncIterator[House]:
     """An empty house in a folder; whatever was started in it is ended when the context is left."""
-    async with trio.open_nursery() as nursery:
-        house = House(folder, nursery)
-        try:
-            yield house
-        finally:
-            with trio.CancelScope(shield=True):
-                await house.stop()
+    house = House(folder)
+    try:
+        yield house
+    finally:
+        with trio.CancelScope(shield=True):
+            await house.stop()
 
 
-async def make_film(path: Path, seconds: int, progress: Callable[[float], object]) -> None:
+async def make_film(
+    path: Path, seconds: int, progress: Callable[[float], object], width: int = 1280, height: int = 720
+) -> None:
     """A film with moving picture and sound, made in a child. Raises LocalError."""
     command = [sys.executable, "-P", "-m", "edge.media", "clip", str(path), "--seconds", str(seconds)]
+    command += ["--width", str(width), "--height", str(height)]
     process = await trio.lowlevel.open_process(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     )
     try:
         assert process.stdout is not None and process.stderr is not None

@@ -7,7 +7,6 @@ JSON last. The exit status is 0 only if every viewer got every byte, verified.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,12 +15,12 @@ import trio
 from rich.console import Console
 from rich.live import Live
 from rich.progress import Progress
-from rich.table import Table
 
+from peer.demo import tables
 from peer.demo.house import House, make_film, open_house
 from peer.demo.viewers import Viewer, offload
 from shared.cli import configure_logging, run_trio
-from shared.core.errors import ConfigError, PenstockError
+from shared.core.errors import ConfigError, LocalError, PenstockError
 from shared.core.ids import Address, TitleId
 
 TITLE = "The demo film"
@@ -39,7 +38,10 @@ def run_demo(*, keep: bool, seconds: int, work: Path | None) -> None:
     with ExitStack() as stack:
         if work is None:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-demo-")))
-        work.mkdir(parents=True, exist_ok=True)
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"--work: {work} cannot be used: {error.strerror}; name a folder") from None
         whole = run_trio(_Demo(Console(), work).run, seconds, keep)
     if not whole:
         raise SystemExit(1)
@@ -63,7 +65,7 @@ class _Demo:
             await self._watch_all(title.title)
             self._tell()
             if keep:
-                self._tell_doors(title)
+                self._tell_doors(house, title)
                 await trio.sleep_forever()
         return all(viewer.result()["verified"] for viewer in self._viewers)
 
@@ -86,7 +88,7 @@ class _Demo:
         self._say("publishing: upload, probe, cut, hash, sign, register")
         title = await house.publish(film, TITLE)
         self._say(f"published as {title}")
-        self._say(f"operator's view: penstock top --api {house.api}")
+        self._say(f"operator's view, in another terminal: penstock top --api {house.api}")
         return title
 
     async def _start_peer(self, house: House, name: str, kind: str, after: float) -> None:
@@ -100,11 +102,10 @@ class _Demo:
 
     async def _watch_all(self, title: TitleId) -> None:
         self._say("four viewers arrive, five seconds apart, and watch at normal speed")
-        with (
-            Live(console=self._console, auto_refresh=False, transient=True)
-            if self._live
-            else _Nothing() as live
-        ):
+        with ExitStack() as stack:
+            live = Live(console=self._console, auto_refresh=False, transient=True) if self._live else None
+            if live is not None:
+                stack.enter_context(live)
             async with trio.open_nursery() as screen:
                 screen.start_soon(self._look, title, live)
                 async with trio.open_nursery() as audience:
@@ -120,13 +121,14 @@ class _Demo:
         except PenstockError as error:
             viewer.failure = str(error)
 
-    async def _look(self, title: TitleId, live: Live | _Nothing) -> None:
+    async def _look(self, title: TitleId, live: Live | None) -> None:
         looks = 0
         while True:
             for viewer in self._viewers:
                 await viewer.ask(title)
-            if isinstance(live, Live):
-                live.update(self._swarm(), refresh=True)
+            if live is not None:
+                share, columns = offload(self._viewers), self._console.width
+                live.update(tables.swarm(self._viewers, share, self._names, columns), refresh=True)
             elif looks % PLAIN_EVERY == 0:
                 self._say(self._line())
             looks += 1
@@ -139,94 +141,30 @@ class _Demo:
             parts.append(f"{viewer.name} {shown:.0f} s, holds {viewer.held_share:.0%}")
         return f"{'; '.join(parts)}; offload {offload(self._viewers):.0%}"
 
-    def _swarm(self) -> Table:
-        table = Table(title=f"{TITLE}: offload {offload(self._viewers):.0%}", expand=True)
-        for name in ("viewer", "kind", "shows", "holds", "down", "up", "cap", "in use", "from"):
-            table.add_column(name, justify="left" if name in ("viewer", "kind", "from") else "right")
-        for viewer in self._viewers:
-            table.add_row(*self._row(viewer))
-        return table
-
-    def _row(self, viewer: Viewer) -> tuple[str, ...]:
-        up, cap = float(viewer.peer.get("up_rate", 0)), float(viewer.peer.get("cap_rate", 0))
-        experience = viewer.experience
-        return (
-            viewer.name,
-            viewer.kind,
-            f"{experience.shown_seconds:.0f}/{experience.total_seconds:.0f} s" if experience else "-",
-            f"{viewer.held_share:.0%}",
-            _mbit(float(viewer.peer.get("down_rate", 0))),
-            _mbit(up),
-            _mbit(cap),
-            f"{up / cap:.0%}" if cap else "-",
-            viewer.failure or self._sources(viewer),
-        )
-
-    def _sources(self, viewer: Viewer) -> str:
-        sources = [s for s in viewer.film.get("sources", ()) if s["taken_bytes"]]
-        total = sum(s["taken_bytes"] for s in sources)
-        sources.sort(key=lambda s: -int(s["taken_bytes"]))
-        return ", ".join(
-            f"{self._names.get(s['node'], s['name'])} {s['taken_bytes'] / total:.0%}" for s in sources
-        )
-
     # -- telling --------------------------------------------------------------------------------
 
     def _tell(self) -> None:
         share = offload(self._viewers)
         results = [viewer.result() for viewer in self._viewers]
-        if self._live:
-            self._console.print(_results(results, share))
-            for viewer in self._viewers:
-                if viewer.failure:
-                    self._console.print(f"{viewer.name}: {viewer.failure}", markup=False)
-            return
         for viewer in self._viewers:
             if viewer.failure:
                 self._say(f"{viewer.name}: {viewer.failure}")
-        whole = all(result["verified"] for result in results)
-        print(json.dumps({"ok": whole, "offload": round(share, 3), "viewers": results}), flush=True)
+        if self._live:
+            self._console.print(tables.results(results, share))
+        else:
+            whole = all(result["verified"] for result in results)
+            self._say(json.dumps({"ok": whole, "offload": round(share, 3), "viewers": results}))
 
-    def _tell_doors(self, title: Address) -> None:
+    def _tell_doors(self, house: House, title: Address) -> None:
         assert title.title is not None
+        self._say(f"\nthe title: {title}\noperator's view: penstock top --api {house.api}")
         for viewer in self._viewers:
             self._say(f"{viewer.name}: browser {viewer.door}/watch/{title.title.hex()}")
             self._say(f"{viewer.name}: mpv {viewer.door}/titles/{title.title.hex()}/master.m3u8")
         self._say("everything runs on; Ctrl-C ends it")
 
     def _say(self, text: str) -> None:
-        if self._live:
+        if self._live:  # not wrapped by us, so that an address can be copied whole
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stdout, flush=True)
-
-
-class _Nothing:
-    """Where there is no terminal."""
-
-    def __enter__(self) -> _Nothing:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-
-def _results(results: list[dict[str, object]], share: float) -> Table:
-    table = Table(title=f"offload {share:.0%}: that share of all bytes came from other viewers")
-    for name in ("viewer", "kind", "start-up", "stalls", "from edge", "from peers", "uploaded", "verified"):
-        table.add_column(name, justify="left" if name in ("viewer", "kind") else "right")
-    for one in results:
-        startup = one["startup_seconds"]
-        table.add_row(
-            str(one["name"]),
-            str(one["kind"]),
-            "never" if startup is None else f"{startup} s",
-            str(one["stalls"]),
-            *(f"{int(str(one[key])) / 1e6:.1f} MB" for key in ("edge_bytes", "peer_bytes", "uploaded_bytes")),
-            "yes" if one["verified"] else "NO",
-        )
-    return table
-
-
-def _mbit(rate: float) -> str:
-    return f"{rate * 8 / 1e6:.1f} Mbit/s"
+            print(text, flush=True)

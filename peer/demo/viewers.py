@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import trio
 
+from peer.door_client import door_client
 from peer.headless import Experience, Screening
 from shared.core.ids import TitleId
 
@@ -26,7 +27,9 @@ class Viewer:
     experience: Experience | None = None
     peer: Mapping[str, Any] = field(default_factory=dict)
     film: Mapping[str, Any] = field(default_factory=dict)
-    failure: str = ""
+    taken: dict[str, int] = field(default_factory=dict)  # bytes, by the source's node id
+    silent: bool = False  # it did not answer when it was asked last
+    failure: str = ""  # why nobody watches here any more
 
     async def watch(self, title: TitleId) -> None:
         """Comes when its time has come, and watches to the end."""
@@ -40,14 +43,21 @@ class Viewer:
 
     async def ask(self, title: TitleId) -> None:
         """Asks the peer how it is; a peer that does not answer keeps its last figures."""
-        async with httpx2.AsyncClient(base_url=self.door, timeout=ASK_SECONDS) as client:
+        async with door_client(self.door, ASK_SECONDS) as client:
             try:
                 self.peer = (await client.get("/api/v1/statistics")).json()
                 answer = await client.get(f"/api/v1/titles/{title.hex()}/statistics")
                 if answer.status_code == 200:
-                    self.film = answer.json()["renditions"][0]
-            except (httpx2.HTTPError, ValueError) as error:
-                self.failure = str(error)
+                    self._take_note(answer.json()["renditions"][0])
+                self.silent = False
+            except (httpx2.HTTPError, ValueError):
+                self.silent = True
+
+    def _take_note(self, film: Mapping[str, Any]) -> None:
+        self.film = film
+        for source in film.get("sources", ()):  # a peer that has all forgets whom it asked
+            node, taken = str(source["node"]), int(source["taken_bytes"])
+            self.taken[node] = max(taken, self.taken.get(node, 0))
 
     @property
     def held_share(self) -> float:

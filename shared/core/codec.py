@@ -38,6 +38,10 @@ class Field:
     default: Any
 
 
+class _OverLimit(ValueError):
+    """More than the upper bound."""
+
+
 _FIELDS: dict[type, tuple[Field, ...]] = {}
 
 
@@ -120,7 +124,8 @@ def _decode(field: Field, item: bencode.BencodeValue, owner: type) -> Any:
     try:
         return _decode_value(field.kind, field.limit, item)
     except ValueError as error:
-        raise ProtocolError(Reason.MALFORMED, f"{owner.__name__}.{field.name}: {error}") from None
+        reason = Reason.TOO_LARGE if isinstance(error, _OverLimit) else Reason.MALFORMED
+        raise ProtocolError(reason, f"{owner.__name__}.{field.name}: {error}") from None
 
 
 def _decode_value(kind: Any, limit: Limit, item: bencode.BencodeValue) -> Any:
@@ -165,7 +170,8 @@ def _decode_text(plain: Any, item: bytes) -> Any:
 
 def _check(size: int, limit: Limit, unit: str) -> None:
     if not limit.low <= size <= limit.high:
-        raise ValueError(f"{size} {unit} is outside {limit.low}..{limit.high}".replace("  ", " "))
+        text = f"{size} {unit} is outside {limit.low}..{limit.high}".replace("  ", " ")
+        raise _OverLimit(text) if size > limit.high else ValueError(text)
 
 
 def _check_text(text: str) -> None:

@@ -78,7 +78,7 @@ class Rendition:
 
     infohash: Hash
     name: Annotated[str, Limit(1, 255, "file name")]
-    length: Bytes
+    length: Bytes  # of the file
     bandwidth: Annotated[int, Limit(0, 1 << 40, "peak bits per second; 0 for a plain file")]
     codecs: Annotated[str, Limit(0, 100, "RFC 6381")]
     width: Annotated[int, Limit(0, 65535, "pixels")]
@@ -113,7 +113,7 @@ class Share:
     """Bytes taken from one source so far."""
 
     node: Node
-    taken_bytes: Bytes
+    taken_bytes: Bytes  # from this node
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Browse:
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
     request: Request
-    skip: Count = 0
+    skip: Count = 0  # of titles to pass over
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Catalogue:
     heard_by: ClassVar[frozenset[Kind]] = CLIENTS
 
     request: Request
-    total: Count
+    total: Count  # of all titles
     entries: Annotated[tuple[Entry, ...], Limit(0, 50, "at most 50 a page")]
 
 
@@ -219,7 +219,7 @@ class Announce:
 
     infohash: Hash
     event: Annotated[Event, Limit(1, 16, "as in BitTorrent")]
-    held: Count
+    held: Count  # of pieces
     total: Annotated[int, Limit(0, _U32, "pieces of the swarm; 0 while unknown")]
     spare: Annotated[int, Limit(0, 7, "class of spare upload")]
 
@@ -232,15 +232,15 @@ class Report:
     said_by: ClassVar[frozenset[Kind]] = HOLDERS
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
-    up_rate: Rate
-    down_rate: Rate
+    up_rate: Rate  # sent
+    down_rate: Rate  # received
     cap_rate: Annotated[int, Limit(0, 1 << 40, "upload cap in bytes per second; 0 is none")]
     edge_bytes: Bytes  # taken from edges
     peer_bytes: Bytes  # taken from peers
-    uploaded_bytes: Bytes
-    held_bytes: Bytes
-    connections: Count
-    stalls: Count
+    uploaded_bytes: Bytes  # given to others
+    held_bytes: Bytes  # on disk
+    connections: Count  # of nodes connected now
+    stalls: Count  # of times a picture stood still
     shares: Annotated[tuple[Share, ...], Limit(0, 8, "largest sources first")] = ()
 
 
@@ -356,7 +356,7 @@ class UploadState:
     request: Request
     upload: Annotated[bytes, Limit(32, 32, "names the upload on bulk streams")]
     stage: Annotated[Stage, Limit(1, 16, "stage")]
-    received_bytes: Bytes
+    received_bytes: Bytes  # safe on the edge's disk
     permille: Annotated[int, Limit(0, 1000, "of this stage")] = 0
     address: Annotated[str, Limit(0, 400, "the title's, once published")] = ""
 
