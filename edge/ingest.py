@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 MAX_JOBS = 16  # uploads under way
 PREPARED_AT_ONCE = 1  # a media child uses every core it gets
 REGISTER_PAUSE_SECONDS = 2.0
+MAX_STEM_BYTES = 200  # of a rendition's name: file systems take 255
+MAX_DETAIL_BYTES = 400  # of a refusal
 
 Ask = Callable[[int], Awaitable[Message | None]]
 
@@ -212,7 +214,7 @@ class Ingest:
         if reason not in (Reason.NO_SPACE, Reason.TIMEOUT, Reason.INTERNAL):  # those may pass
             await trio.to_thread.run_sync(job.landing.discard)
         for node, request in job.watchers.items():
-            self._core.say(node, Refusal(request, reason, detail[:400]))
+            self._core.say(node, Refusal(request, reason, _cut(detail, MAX_DETAIL_BYTES)))
         self._pump()
 
     async def _make(self, job: Job) -> Manifest:
@@ -255,7 +257,7 @@ class Ingest:
         )
         order = landing.order
         draft = manifests.build(
-            f"{Path(order.name).stem[:120]}.mp4",
+            f"{_cut(Path(order.name).stem, MAX_STEM_BYTES)}.mp4",
             tree,
             title=order.title,
             title_id=order.title_id(self._identity.id),
@@ -291,4 +293,9 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _detail(error: PenstockError) -> str:
-    return (error.detail if isinstance(error, RemoteError) else str(error))[:400]
+    return _cut(error.detail if isinstance(error, RemoteError) else str(error), MAX_DETAIL_BYTES)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    """As much of the text as fits, in whole characters."""
+    return text.encode()[:max_bytes].decode(errors="ignore")

@@ -20,6 +20,7 @@ from peer.titles import JSON
 from shared import __version__, clock
 from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
 from shared.core.bulk import ManifestRequest, PieceRequest
+from shared.core.entries import entry_of
 from shared.core.errors import ConfigError, ProtocolError, Reason, Refused
 from shared.core.gate import Gate
 from shared.core.ids import (
@@ -67,6 +68,7 @@ class Daemon:
         self._introduction = Introduction(Kind(config.kind.value), mode, config.region, SOFTWARE)
         self._up, self._down = RateMeter(), RateMeter()
         self._watched: dict[InfoHash, float] = {}
+        self._started_at = trio.current_time()
         self.node: Node
         self.endpoint: Endpoint
 
@@ -157,32 +159,48 @@ class Daemon:
         return message
 
     async def _wait_for_tracker(self) -> None:
-        with trio.move_on_after(TRACKER_SECONDS):
+        """At the start a tracker may take a moment; later it is there or not."""
+        with trio.CancelScope(deadline=self._started_at + TRACKER_SECONDS):
             while not self.core.link.up:  # noqa: ASYNC110  # the core has no events, only verbs
                 await trio.sleep(0.02)
 
     async def catalogue(self) -> list[Entry]:
-        """All titles, newest first. Raises Refused."""
+        """All titles, newest first; without a tracker, those that are held here. Raises Refused."""
         await self._wait_for_tracker()
+        if not self.core.link.up:
+            return self._held_titles()
         entries: list[Entry] = []
         while len(entries) < MAX_CATALOGUE:
             page = await self._answer(self.core.browse(len(entries)))
-            assert isinstance(page, Catalogue)
+            if not isinstance(page, Catalogue):
+                raise Refused(Reason.UNEXPECTED, "the tracker's answer is no catalogue")
             entries.extend(page.entries)
             if not page.entries or len(entries) >= page.total:
                 break
         return entries
 
+    def _held_titles(self) -> list[Entry]:
+        """What can be played without a tracker: a dead one must not stop playback."""
+        manifests = (fetch.manifest for fetch in self.core.fetches.values())
+        return [entry_of(manifest) for manifest in manifests if manifest is not None]
+
     async def open_title(self, title_id: TitleId) -> Entry:
         """What a title is; its best rendition's sources are looked for from now on. Raises Refused."""
-        await self._wait_for_tracker()
-        page = await self._answer(self.core.describe(title_id))
-        if not isinstance(page, Catalogue) or len(page.entries) != 1:
-            raise Refused(Reason.UNKNOWN_TITLE, "the tracker's answer is no title")
-        entry = page.entries[0]
+        entry = await self._describe(title_id)
         self.core.fetch(entry.renditions[0].infohash, clock.now())
         self._pump()
         return entry
+
+    async def _describe(self, title_id: TitleId) -> Entry:
+        await self._wait_for_tracker()
+        if not self.core.link.up:
+            held = [entry for entry in self._held_titles() if entry.title_id == title_id]
+            if held:
+                return held[0]
+        page = await self._answer(self.core.describe(title_id))
+        if not isinstance(page, Catalogue) or len(page.entries) != 1:
+            raise Refused(Reason.UNKNOWN_TITLE, "the tracker's answer is no title")
+        return page.entries[0]
 
     # -- films ------------------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ def _bulk_numbers() -> str:
 def _ticket_numbers() -> str:
     return (
         f"A ticket has {tickets.TICKET_BYTES} bytes and runs for {tickets.TICKET_SECONDS} s. "
-        f"It is taken up to\n{tickets.CLOCK_SKEW_SECONDS} s after it expired: two machines' clocks may differ. "
+        f"It is taken up to\n{tickets.CLOCK_SKEW_SECONDS} s longer, as two machines' clocks may differ. "
         f"A quota of {_number(tickets.UNLIMITED)} is none."
     )
 

@@ -26,10 +26,11 @@ from shared.core.messages import (
     Hello,
     Join,
     Leave,
+    Message,
 )
 from shared.core.session import Session
 from shared.endpoint import Endpoint
-from tests.node_parts import House, Published, stranger
+from tests.node_parts import House, Published, spoken, stranger
 
 Answer = Callable[[Stream, PieceRequest, Published], Awaitable[None]]
 
@@ -51,13 +52,14 @@ class Liar:
     answer: Answer = honest
     manifest: bytes | None = None  # None: the right one
     bitfield: bytes | None = None  # None: that of one who holds everything
+    outburst: tuple[Message, ...] = ()  # said on the control stream at the first request of a piece
     kind: Kind = Kind.PC
     asked: trio.Event = field(default_factory=trio.Event)  # for anything at all
     closed: trio.Event = field(default_factory=trio.Event)  # by somebody
     requests: int = 0
     closed_with: list[Reason] = field(default_factory=list)
 
-    async def take(self, stream: Stream) -> None:
+    async def take(self, control: Stream, stream: Stream) -> None:
         """Answers one request."""
         with stream:
             request = await _read_request(stream)
@@ -68,6 +70,9 @@ class Liar:
                 await stream.send_all(b"\0" + len(raw).to_bytes(4, "big") + raw)
                 stream.send_eof()
             elif isinstance(request, PieceRequest):
+                outburst, self.outburst = self.outburst, ()
+                for message in outburst:
+                    await control.send_all(spoken(message))
                 await self.answer(stream, request, self.film)
             await stream.wait_acknowledged()
 
@@ -90,7 +95,7 @@ class Liar:
         hello = Hello(PROTOCOL_VERSION, self.kind, Mode.SHARED, "", "liar", str(connection.remote))
         await control.send_all(session.send(hello))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._take_streams, connection)
+            nursery.start_soon(self._take_streams, connection, control)
             while received := await control.receive_some():
                 for message in session.receive(received):
                     if isinstance(message, Join):
@@ -99,14 +104,15 @@ class Liar:
                     else:
                         assert isinstance(message, Hello | Leave)
 
-    async def _take_streams(self, connection: Connection) -> None:
+    async def _take_streams(self, connection: Connection, control: Stream) -> None:
         async with trio.open_nursery() as nursery:
             while True:
-                nursery.start_soon(self._take_quietly, await connection.accept_stream())
+                stream = await connection.accept_stream()
+                nursery.start_soon(self._take_quietly, control, stream)
 
-    async def _take_quietly(self, stream: Stream) -> None:
+    async def _take_quietly(self, control: Stream, stream: Stream) -> None:
         with suppress(RemoteError):  # the viewer had enough of it
-            await self.take(stream)
+            await self.take(control, stream)
 
     def _bitfield(self) -> bytes:
         total = self.film.manifest.piece_count

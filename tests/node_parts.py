@@ -3,8 +3,9 @@ who say whatever a test wants."""
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,9 +24,9 @@ from peer.config import PeerConfig
 from peer.daemon import Ready as PeerReady
 from peer.daemon import serve as serve_peer
 from peer.publish import publish, read_film
-from shared import clock
+from shared import clock, piece_files
 from shared.connection import Connection, Stream
-from shared.core import tickets
+from shared.core import messages, tickets
 from shared.core.errors import ConnectionLost
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId, parse_address
 from shared.core.manifest import Manifest
@@ -291,6 +292,16 @@ class Stranger:
         return await self.connection.wait_closed()
 
 
+def framed(body: bytes) -> bytes:
+    """A message's body as it travels."""
+    return len(body).to_bytes(4, "big") + body
+
+
+def spoken(message: Message) -> bytes:
+    """The frame of a message, whoever may say it."""
+    return framed(messages.encode(message))
+
+
 async def read_all(stream: Stream) -> bytes:
     """All bytes up to the other side's end."""
     received = bytearray()
@@ -312,3 +323,17 @@ async def stranger(
                 await one.greet()
                 await one.hear(Hello)
             yield one
+
+
+def full_after(monkeypatch: pytest.MonkeyPatch, folder: Path, writes: int) -> None:
+    """From now on so many files can be written below `folder`, and no more."""
+    real, left = piece_files._write_new, [writes]
+
+    def write(path: Path, parts: Sequence[bytes], *, flush: bool) -> None:
+        if path.is_relative_to(folder):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, parts, flush=flush)
+
+    monkeypatch.setattr(piece_files, "_write_new", write)

@@ -37,8 +37,10 @@ from tests.node_parts import (
     Published,
     Stranger,
     Viewer,
+    framed,
     open_house,
     published_once,
+    spoken,
     stranger,
 )
 
@@ -51,17 +53,8 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return published_once(tmp_path_factory)
 
 
-def frame(body: bytes) -> bytes:
-    return len(body).to_bytes(4, "big") + body
-
-
-def message(said: messages.Message) -> bytes:
-    """The frame of a message, whoever may say it."""
-    return frame(messages.encode(said))
-
-
 def hello(version: int = PROTOCOL_VERSION) -> bytes:
-    return message(Hello(version, Kind.PC, Mode.SHARED, "", "stranger", "127.0.0.1:1"))
+    return spoken(Hello(version, Kind.PC, Mode.SHARED, "", "stranger", "127.0.0.1:1"))
 
 
 async def holder(house: House, film: Published) -> Viewer:
@@ -75,25 +68,25 @@ async def holder(house: House, film: Published) -> Viewer:
 
 GREETED = {
     "garbage": (b"\xff" * 100, Reason.TOO_LARGE),
-    "text": (frame(b"hello"), Reason.MALFORMED),
+    "text": (framed(b"hello"), Reason.MALFORMED),
     "too long": ((messages.MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"), Reason.TOO_LARGE),
-    "nothing": (frame(b""), Reason.MALFORMED),
-    "unknown code": (frame(b"d1:ti99ee"), Reason.MALFORMED),
-    "no code": (frame(b"de"), Reason.MALFORMED),
+    "nothing": (framed(b""), Reason.MALFORMED),
+    "unknown code": (framed(b"d1:ti99ee"), Reason.MALFORMED),
+    "no code": (framed(b"de"), Reason.MALFORMED),
     "second Hello": (hello(), Reason.UNEXPECTED),
-    "word of a tracker": (message(Schedule(1, 1)), Reason.UNEXPECTED),
-    "word of an edge": (message(UploadState(1, bytes(32), messages.Stage.RECEIVING, 0)), Reason.UNEXPECTED),
-    "huge integer": (frame(b"d1:ti3e7:requesti" + b"9" * 50 + b"ee"), Reason.MALFORMED),
-    "negative integer": (frame(b"d7:requesti-1e1:ti3ee"), Reason.MALFORMED),
-    "deep nest": (frame(b"l" * 100_000), Reason.MALFORMED),
-    "endless loop": (frame(b"d0:i1e-6:e"), Reason.MALFORMED),
-    "unsorted keys": (frame(b"d1:ti3e7:requesti1ee"), Reason.MALFORMED),
-    "key twice": (frame(b"d7:requesti1e7:requesti1e1:ti3ee"), Reason.MALFORMED),
+    "word of a tracker": (spoken(Schedule(1, 1)), Reason.UNEXPECTED),
+    "word of an edge": (spoken(UploadState(1, bytes(32), messages.Stage.RECEIVING, 0)), Reason.UNEXPECTED),
+    "huge integer": (framed(b"d1:ti3e7:requesti" + b"9" * 50 + b"ee"), Reason.MALFORMED),
+    "negative integer": (framed(b"d7:requesti-1e1:ti3ee"), Reason.MALFORMED),
+    "deep nest": (framed(b"l" * 100_000), Reason.MALFORMED),
+    "endless loop": (framed(b"d0:i1e-6:e"), Reason.MALFORMED),
+    "unsorted keys": (framed(b"d1:ti3e7:requesti1ee"), Reason.MALFORMED),
+    "key twice": (framed(b"d7:requesti1e7:requesti1e1:ti3ee"), Reason.MALFORMED),
 }
 
 UNGREETED = {
     "garbage": (b"GET / HTTP/1.1\r\n\r\n", Reason.TOO_LARGE),
-    "message before Hello": (message(Browse(1)), Reason.UNEXPECTED),
+    "message before Hello": (spoken(Browse(1)), Reason.UNEXPECTED),
     "another version": (hello(PROTOCOL_VERSION + 1), Reason.VERSION),
     "silence": (b"\0", Reason.TIMEOUT),
     "half a Hello": (hello()[:20], Reason.TIMEOUT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from peer.core import fetch
 from shared.connection import Stream
-from shared.core import bencode, manifest
+from shared.core import bencode, manifest, messages
 from shared.core.bulk import PieceRequest
 from shared.core.errors import Reason, Refused
-from shared.core.ids import Kind, TitleId
+from shared.core.ids import InfoHash, Kind, TitleId
 from shared.core.merkle import HASH_BYTES, LEAF_BYTES, layer_of_file, leaves_of
-from shared.core.messages import Catalogue, Describe, Refusal, Register
+from shared.core.messages import Catalogue, Describe, Gone, Have, HaveMore, Refusal, Register
+from shared.core.units import parse_size
 from shared.piece_store import PieceStore
 from tests.liars import Answer, Liar, honest, lurking
-from tests.node_parts import Published, Viewer, open_house, published_once, stranger
+from tests.node_parts import Published, Viewer, full_after, open_house, published_once, stranger
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +144,45 @@ async def test_a_bitfield_of_another_length_is_refused(
         assert liar.closed_with[0] in (Reason.MALFORMED, Reason.BAD_DATA)
 
 
+OUTBURSTS: dict[str, tuple[Callable[[Published], messages.Message], Reason]] = {
+    "a piece beyond the last": (lambda film: HaveMore(film.infohash, (6, 7, 1 << 31)), Reason.MALFORMED),
+    "another bitfield": (lambda film: Have(1, film.infohash, bytes(99)), Reason.MALFORMED),
+    "word of a tracker": (lambda film: messages.Schedule(1, 1), Reason.UNEXPECTED),
+    "word of an edge": (lambda film: messages.Registered(1), Reason.UNEXPECTED),
+    "an upload": (lambda film: messages.Upload(1, "a", "a", 1, bytes(32)), Reason.UNEXPECTED),
+}
+
+
+@pytest.mark.parametrize("name", OUTBURSTS)
+async def test_a_source_that_breaks_the_rules_is_hung_up_on(
+    tmp_path: Path, film: Published, name: str
+) -> None:
+    make, reason = OUTBURSTS[name]
+    liar = Liar(film, nothing, outburst=(make(film),))
+    async with open_house(tmp_path, film) as house, lurking(house, liar):
+        viewer = await house.start_peer("viewer")
+        assert await viewer.download(film) == film.data
+        assert liar.closed_with[0] is reason
+
+
+async def test_news_of_swarms_and_pieces_nobody_asked_for_change_nothing(
+    tmp_path: Path, film: Published
+) -> None:
+    elsewhere = InfoHash(bytes(32))
+    outburst = (
+        HaveMore(elsewhere, (1, 2, 3)),
+        Gone(film.infohash, (0, 1 << 31)),
+        Have(7, elsewhere, bytes(100)),
+        messages.Refusal(99, Reason.INTERNAL),
+    )
+    liar = Liar(film, honest, outburst=outburst)
+    async with open_house(tmp_path, film) as house, lurking(house, liar):
+        viewer = await house.start_peer("viewer")
+        assert await viewer.download(film) == film.data
+        assert not liar.closed_with
+        assert (await viewer.statistics(film))["peer_bytes"] > 0
+
+
 def assert_all_held_is_right(folder: Path, film: Published) -> None:
     store = PieceStore(folder / "pieces", 1 << 30)
     for index in store.held(film.infohash):
@@ -170,7 +211,7 @@ def other_root(film: Published) -> bytes:
     return film.manifest.raw[:at] + bytes(HASH_BYTES) + film.manifest.raw[at + HASH_BYTES :]
 
 
-MANIFESTS = {
+MANIFESTS: dict[str, Callable[[Published], bytes]] = {
     "signature": lambda film: film.manifest.raw.replace(b"9:signature64:", b"9:signature64:\0")[:-2] + b"e",
     "signer": resigned,
     "another film": of_another_film,
@@ -229,3 +270,35 @@ async def test_a_title_of_another_edge_cannot_be_taken_over(tmp_path: Path, film
                 assert (await thief.hear(Refusal)).reason is Reason.NOT_ALLOWED
             await thief.say(Describe(3, film.manifest.title_id))
             assert (await thief.hear(Catalogue)).entries == (entry,)
+
+
+# -- the viewer's own disk ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("writes", [0, 1, 3])
+async def test_a_full_disk_stops_no_playback(
+    tmp_path: Path, film: Published, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    async with open_house(tmp_path, film) as house:
+        full_after(monkeypatch, tmp_path / "viewer", writes)
+        viewer = await house.start_peer("viewer")
+        assert await viewer.download(film) == film.data
+        assert await viewer.download(film) == film.data
+        assert_all_held_is_right(tmp_path / "viewer", film)
+        await house.assert_serves(film)
+
+
+@pytest.mark.parametrize("quota", ["10 kB", "300 kB", "800 kB"])
+async def test_a_quota_smaller_than_the_film_stops_no_playback(
+    tmp_path: Path, film: Published, quota: str
+) -> None:
+    async with open_house(tmp_path, film) as house:
+        viewer = await house.start_peer("viewer", quota=parse_size(quota))
+        assert await viewer.download(film) == film.data
+        assert await viewer.download(film) == film.data
+        assert_all_held_is_right(tmp_path / "viewer", film)
+        assert await trio.to_thread.run_sync(bytes_below, tmp_path / "viewer" / "pieces") <= parse_size(quota)
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

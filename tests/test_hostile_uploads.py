@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -13,13 +14,14 @@ import pytest
 import trio
 
 from edge import ingest, quarantine
+from edge.media.child import Limits, prepare
 from edge.media.clip import write_clip
 from peer import publish as publishing
-from peer.publish import Film, publish
-from shared import piece_files
+from peer.publish import publish, read_film
+from shared.connection import Connection
 from shared.core.bulk import MAX_UPLOAD_BYTES, UploadRequest
 from shared.core.errors import ConnectionLost, LocalError, PenstockError, Reason, Refused
-from shared.core.ids import Kind
+from shared.core.ids import Kind, TitleId
 from shared.core.messages import Refusal, Stage, Upload, UploadState
 from shared.piece_store import PieceStore
 from shared.setting_types import HostPortText
@@ -29,6 +31,7 @@ from tests.node_parts import (
     House,
     Published,
     Stranger,
+    full_after,
     open_house,
     published_once,
     stranger,
@@ -62,7 +65,7 @@ async def refusal(house: House, path: Path, title: str = "New") -> PenstockError
     return caught.value
 
 
-def published(folder: Path) -> dict[bytes, bytes]:
+def published(folder: Path) -> dict[TitleId, bytes]:
     """SHA-256 of every rendition in an edge's store, by title id."""
     store, found = PieceStore(folder / "pieces", 1 << 30), {}
     for infohash in store.infohashes():
@@ -127,7 +130,7 @@ def test_what_cannot_be_published_never_leaves(tmp_path: Path, name: str, title:
     elif name != "missing.mp4":
         path.write_bytes(b"" if name == "empty.mp4" else b"film")
     with pytest.raises(LocalError) as caught:
-        publishing.read_film(path, title, lambda stage, share: None)
+        read_film(path, title, lambda stage, share: None)
     assert says in str(caught.value)
 
 
@@ -263,7 +266,7 @@ async def test_a_file_over_the_edges_limit_is_refused_before_it_is_sent(
 
 async def test_an_address_that_is_no_edges_is_named(tmp_path: Path, film: Published, clip: Path) -> None:
     async with open_house(tmp_path, film) as house:
-        read = publishing.read_film(clip, "New", lambda stage, share: None)
+        read = read_film(clip, "New", lambda stage, share: None)
         with pytest.raises(PenstockError, match="is no edge but a tracker"):
             await publish(read, house.tracker.ready.address, PUBLISHER, lambda stage, share: None)
 
@@ -272,8 +275,9 @@ async def test_a_film_that_shrinks_on_the_way_is_the_publishers_trouble(
     tmp_path: Path, film: Published, clip: Path
 ) -> None:
     async with open_house(tmp_path, film) as house:
-        path = written(tmp_path / "shrinking.mp4", clip.read_bytes())
-        read = publishing.read_film(path, "New", lambda stage, share: None)
+        path = tmp_path / "shrinking.mp4"
+        await trio.to_thread.run_sync(shutil.copy, clip, path)
+        read = read_film(path, "New", lambda stage, share: None)
         path.write_bytes(b"gone")
         with pytest.raises(LocalError, match="became shorter"):
             await publish(read, house.edge.ready.address, PUBLISHER, lambda stage, share: None)
@@ -284,7 +288,7 @@ async def test_a_film_that_shrinks_on_the_way_is_the_publishers_trouble(
 
 async def test_a_wrong_hash_throws_the_upload_away(tmp_path: Path, film: Published, clip: Path) -> None:
     async with open_house(tmp_path, film) as house:
-        lie = Film(clip, "New", clip.stat().st_size, bytes(32))
+        lie = replace(read_film(clip, "New", lambda stage, share: None), sha256=bytes(32))
         with pytest.raises(Refused) as caught:
             await publish(lie, house.edge.ready.address, PUBLISHER, lambda stage, share: None)
         assert caught.value.reason is Reason.BAD_DATA
@@ -337,19 +341,8 @@ async def test_a_store_that_fills_up_keeps_what_it_holds(
 ) -> None:
     async with open_house(tmp_path, film) as house:
         before = published(tmp_path / "edge")
-        real, writes = piece_files._write_new, [3]
-
-        def write(path: Path, parts: list[bytes], flush: bool) -> None:
-            if path.parent.parent.name == "edge" and (writes := count_down()) < 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(path, parts, flush=flush)
-
-        def count_down() -> int:
-            writes[0] -= 1
-            return writes[0]
-
         with monkeypatch.context() as patch:
-            patch.setattr(piece_files, "_write_new", write)
+            full_after(patch, tmp_path / "edge" / "pieces", 3)
             error = await refusal(house, clip)
         assert isinstance(error, Refused)
         assert error.reason is Reason.NO_SPACE
@@ -371,55 +364,89 @@ async def test_an_edge_over_its_quota_refuses_the_title(tmp_path: Path, film: Pu
 # -- cut off in the middle ------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def rendition(clip: Path) -> bytes:
+    """SHA-256 of what becomes of the clip when nothing goes wrong."""
+    target = clip.with_name("rendition.mp4")
+    trio.run(prepare, clip, target, Limits())
+    return sha256(target.read_bytes()).digest()
+
+
+@dataclass(slots=True)
+class Cutter:
+    """Sees every chunk that is sent, in small pieces; `act` is called before each."""
+
+    act: Callable[[Connection], None]
+    offsets: list[int] = field(default_factory=list)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(publishing, "PAUSE_SECONDS", 0.1)
+        monkeypatch.setattr(publishing, "MAX_UPLOAD_BYTES", 64 * 1024)
+        real = publishing._Visit._send_chunk
+
+        async def send_chunk(
+            visit: publishing._Visit,
+            connection: Connection,
+            upload: bytes,
+            offset: int,
+            data: bytes,
+            places: trio.Semaphore,
+        ) -> None:
+            self.offsets.append(offset)
+            self.act(connection)
+            await real(visit, connection, upload, offset, data, places)
+
+        monkeypatch.setattr(publishing._Visit, "_send_chunk", send_chunk)
+
+
 async def test_an_upload_that_is_cut_again_and_again_arrives_whole(
-    tmp_path: Path, film: Published, clip: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, film: Published, clip: Path, rendition: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "PAUSE_SECONDS", 0.05)
-    dice, cuts = Random(3), [0]
-    real = publishing._Visit._send_chunk
-
-    async def send_chunk(self: publishing._Visit, connection: publishing.Connection, *rest: object) -> None:
-        if cuts[0] < 5 and dice.random() < 0.7:
-            cuts[0] += 1
-            connection.close(Reason.INTERNAL, "cut")
-        await real(self, connection, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(publishing._Visit, "_send_chunk", send_chunk)
+    dice, stages = Random(3), list[str]()
+    cutter = Cutter(lambda connection: connection.close(Reason.INTERNAL) if dice.random() < 0.1 else None)
+    cutter.watch(monkeypatch)
     async with open_house(tmp_path, film) as house:
-        stages: list[str] = []
         address = await house.publish(clip, "New", lambda stage, share: stages.append(stage))
-        assert cuts[0] == 5
-        assert stages.count("connecting again") >= 2
-        once = await house.another_edge("another")
-        assert address.title in published(tmp_path / "edge")
-        assert once
+        assert stages.count("connecting again") >= 3
+        assert cutter.offsets.count(0) == 1  # it went on where it was
+        assert address.title is not None
+        assert published(tmp_path / "edge")[address.title] == rendition
         assert house.quarantine == []
 
 
 async def test_an_edge_that_is_restarted_goes_on_with_the_upload(
-    tmp_path: Path, film: Published, clip: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, film: Published, clip: Path, rendition: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "PAUSE_SECONDS", 0.1)
-    async with open_house(tmp_path, film) as house:
+    half_way = trio.Event()
+    cutter = Cutter(lambda connection: half_way.set() if len(cutter.offsets) == 15 else None)
+    cutter.watch(monkeypatch)
+
+    async def restart() -> None:
+        await half_way.wait()
         at = HostPortText(str(house.edge.ready.address.at))
-        half_way, received = trio.Event(), [0.0]
+        await house.edge.stop()
+        assert len(house.quarantine) == 1  # not all of it was there
+        await house.start_edge(listen=at)
 
-        def progress(stage: str, share: float) -> None:
-            if stage == "uploading":
-                half_way.set()
-            if stage == "connecting again":
-                received.append(share)
-
-        async def restart() -> None:
-            await half_way.wait()
-            await house.edge.stop()
-            await house.start_edge(listen=at)
-
+    async with open_house(tmp_path, film) as house:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(restart)
-            address = await house.publish(clip, "New", progress)
-        assert len(received) > 1
-        assert address.title in published(tmp_path / "edge")
+            address = await house.publish(clip, "New")
+        assert cutter.offsets.count(0) == 1
+        assert address.title is not None
+        assert published(tmp_path / "edge")[address.title] == rendition
+        assert house.quarantine == []
+
+
+async def test_a_long_name_and_title_in_any_script_are_fine(
+    tmp_path: Path, film: Published, clip: Path
+) -> None:
+    async with open_house(tmp_path, film) as house:
+        path, title = tmp_path / ("映" * 85), "🎬" * 200  # as long as file systems and the rules allow
+        await trio.to_thread.run_sync(shutil.copy, clip, path)
+        assert await house.publish(path, title)
+        error = await refusal(house, path, "Another title")
+        assert "published already" in str(error)
 
 
 async def test_the_same_film_again_is_the_same_title(tmp_path: Path, film: Published) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.core.admission import Admission
-from edge.core.edge import Edge, rendition_of
+from edge.core.edge import Edge
 from peer.core.peer import Peer, PeerSettings, Rates
-from shared.core import messages, signing
+from shared.core import entries, messages, signing
 from shared.core.actions import Ask, AskManifest, Cancel, Decline, Dial, Hangup, Send, Serve
 from shared.core.errors import Reason
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId
@@ -76,7 +76,7 @@ class World:
     def start_tracker(self) -> None:
         """A tracker that knows its catalogue and nothing else, as after a crash."""
         manifest = self.manifest
-        renditions = (rendition_of(manifest),)
+        renditions = (entries.rendition_of(manifest),)
         entry = Entry(manifest.title_id, manifest.title, manifest.signer_id, renditions)
         settings = TrackerSettings(open_to_edges=True)
         self.tracker.core = Tracker(key_of("tracker"), settings, [entry], self._random())

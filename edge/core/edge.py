@@ -12,6 +12,7 @@ from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import PieceRequest
 from shared.core.dice import Dice
+from shared.core.entries import rendition_of
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import Address, HostPort, InfoHash, NodeId
 from shared.core.manifest import Manifest
@@ -23,7 +24,6 @@ from shared.core.messages import (
     Refusal,
     Register,
     Registered,
-    Rendition,
     Report,
     Schedule,
     Upload,
@@ -208,14 +208,3 @@ class Edge:
         """A snapshot for screens."""
         titles = len(self.seeding.holdings)
         return EdgeStatistics(self.link.up, titles, self.seeding.statistics(), self._rates)
-
-
-def rendition_of(manifest: Manifest) -> Rendition:
-    """A rendition as the catalogue knows it."""
-    media = manifest.media
-    if media is None:
-        return Rendition(manifest.infohash, manifest.name, manifest.length, 0, "", 0, 0, 0)
-    return Rendition(
-        manifest.infohash, manifest.name, manifest.length, media.bandwidth, media.codecs,
-        media.width, media.height, media.duration_ms,
-    )  # fmt: skip

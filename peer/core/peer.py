@@ -97,6 +97,7 @@ class Peer:
         self.fetches: dict[InfoHash, Fetch] = {}
         self._kinds: dict[NodeId, Kind] = {}
         self._taken: dict[NodeId, int] = {}
+        self._wasted_bytes = 0
         self._locates: dict[int, InfoHash] = {}
         self._report_seconds = FOREVER
         self._report_at = FOREVER
@@ -230,6 +231,7 @@ class Peer:
         """A checked leaf of one of our requests; whether it is still wanted."""
         fetch = self._owner(number)
         if fetch is None:
+            self._wasted_bytes += size  # given up; it was on its way
             return False
         self._taken[node] = self._taken.get(node, 0) + size
         return fetch.leaf_arrived(number, size, now)
@@ -333,7 +335,7 @@ class Peer:
             tracker_up=self.link.up,
             edge_bytes=sum(f.edge_bytes for f in fetches),
             peer_bytes=sum(f.peer_bytes for f in fetches),
-            wasted_bytes=sum(f.wasted_bytes for f in fetches),
+            wasted_bytes=self._wasted_bytes + sum(f.wasted_bytes for f in fetches),
             stalls=sum(f.wishes.playhead.stalls for f in fetches if f.wishes is not None),
             cap=self.cap.statistics(),
             seeding=self.seeding.statistics(),

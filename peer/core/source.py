@@ -26,7 +26,8 @@ class Source:
     kind: Kind
     spare: int
     rate: float = 0.0
-    joined: bool = False
+    connected: bool = False
+    joined: bool = False  # it took our ticket
     raw_held: bytes = b""  # until the manifest tells how many pieces there are
     held: Bitfield | None = None
     outstanding_bytes: int = 0

@@ -36,7 +36,7 @@ class Sources:
         self.signer = message.signer
         self._ticket = message.ticket
         for source in self.all:
-            if source.joined:
+            if source.connected:  # joined or not: the ticket may be what was missing
                 self._join(source.node)
         places = message.connections - sum(not s.is_edge for s in self.all)
         for named in message.sources:
@@ -59,7 +59,7 @@ class Sources:
         """A connection came up: join there if it is a source."""
         source = self.by_node.get(node)
         if source is not None:
-            source.joined = False
+            source.connected, source.joined = True, False
             self._join(node)
 
     def _join(self, node: NodeId) -> None:

@@ -23,7 +23,7 @@ def swarm(viewers: Sequence[Viewer], share: float, names: Mapping[str, str], col
     cells = MAP_CELLS if columns >= WIDE_COLUMNS else MAP_CELLS // 2
     table = Table(
         Column("viewer", width=8),
-        Column("watched", width=9, justify="right"),
+        Column("watched", width=8, justify="right"),
         Column("holds", width=cells + 5),
         Column("down", width=5, justify="right"),
         Column("up", width=5, justify="right"),
@@ -32,6 +32,7 @@ def swarm(viewers: Sequence[Viewer], share: float, names: Mapping[str, str], col
         box=box.SIMPLE_HEAD,
         expand=True,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for viewer in viewers:
         table.add_row(*_row(viewer, names, cells))
@@ -62,7 +63,7 @@ def _took(viewer: Viewer, names: Mapping[str, str]) -> Text:
     total = sum(viewer.taken.values())
     order = sorted(viewer.taken.items(), key=lambda one: -one[1])
     parts = (f"{names.get(node, node[:8])} {taken / total:.0%}" for node, taken in order if taken)
-    return Text("  ".join(parts))
+    return Text(" ".join(parts))
 
 
 def piece_map(held: str, cells: int) -> Text:
@@ -83,8 +84,8 @@ def piece_map(held: str, cells: int) -> Text:
 def _legend() -> Text:
     parts: list[tuple[str, str]] = []
     for origin, words in _LEGEND:
-        parts += [("█", _SHADES[origin]), (f" {words}   ", "dim")]
-    return Text.assemble(*parts, ("rates in Mbit/s; up stays under the cap, 60 % of the uplink", "dim"))
+        parts += [("█", _SHADES[origin]), (f" {words}  ", "dim")]
+    return Text.assemble(*parts, ("rates in Mbit/s; cap: 60 % of the uplink", "dim"))
 
 
 def results(told: Iterable[Mapping[str, Any]], share: float) -> Group:

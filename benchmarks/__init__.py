@@ -1,0 +1,1 @@
+"""Benchmarks against other programs, in one run on one machine; see README.md."""

@@ -1,0 +1,98 @@
+"""What was counted on the wire, and the rates that follow from it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.lab.line import FRAME_HEADER_BYTES
+from tests.lab.wiring import Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Totals at one point of the monotonic clock; `bytes` are those of whole Ethernet frames."""
+
+    at: float
+    bytes: int
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Both directions of a host or a line; up is away from the hosts."""
+
+    up: tuple[Sample, ...]
+    down: tuple[Sample, ...]
+
+
+def in_ip_bytes(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """The same counted as IP packets: without the 14 bytes of each frame's Ethernet header."""
+    return tuple(
+        replace(sample, bytes=sample.bytes - FRAME_HEADER_BYTES * sample.packets) for sample in samples
+    )
+
+
+def between(samples: Sequence[Sample], start_at: float, end_at: float) -> tuple[Sample, ...]:
+    """Those taken from `start_at` to `end_at`."""
+    return tuple(sample for sample in samples if start_at <= sample.at <= end_at)
+
+
+def total_bytes(samples: Sequence[Sample]) -> int:
+    """Bytes from the first sample to the last."""
+    return samples[-1].bytes - samples[0].bytes
+
+
+def mean_rate(samples: Sequence[Sample]) -> float:
+    """Bytes per second from the first sample to the last. Raises ValueError for fewer than two."""
+    if len(samples) < 2:
+        raise ValueError("a rate needs two samples")
+    return total_bytes(samples) / (samples[-1].at - samples[0].at)
+
+
+def worst_window(samples: Sequence[Sample], seconds: float) -> float:
+    """The highest rate, in bytes per second, of any window of that length inside the recording.
+
+    Between two samples bytes are taken to flow evenly. Then the highest window starts or ends at
+    a sample, so that all there are to try are tried. Raises ValueError if the recording is shorter.
+    """
+    times = [sample.at for sample in samples]
+    if len(samples) < 2 or times[-1] - times[0] < seconds or seconds <= 0:
+        raise ValueError(f"the recording has no window of {seconds} seconds")
+    starts = [at for at in times if at + seconds <= times[-1]]
+    starts += [at - seconds for at in times if at - seconds >= times[0]]
+    return max(_bytes_at(samples, times, at + seconds) - _bytes_at(samples, times, at) for at in starts) / seconds
+
+
+def _bytes_at(samples: Sequence[Sample], times: Sequence[float], at: float) -> float:
+    place = min(max(bisect_right(times, at), 1), len(times) - 1)
+    earlier, later = samples[place - 1], samples[place]
+    share = (at - earlier.at) / (later.at - earlier.at)
+    return earlier.bytes + min(max(share, 0.0), 1.0) * (later.bytes - earlier.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What the sampler wrote so far; complete once `record` is left."""
+
+    path: Path
+    wiring: Wiring
+
+    def host(self, name: str) -> Traffic:
+        """At the modem's port of one host: all it sent, even what the uplink then dropped."""
+        return self._traffic(self.wiring.hosts[name].port)
+
+    def line(self, name: str) -> Traffic:
+        """On the line, of all its hosts: up behind the uplink's shaper, down behind the downlink's."""
+        return self._traffic(f"s{list(self.wiring.lines).index(name) + 1}")
+
+    def _traffic(self, device: str) -> Traffic:
+        # The last line may be half written while the sampler runs.
+        rows = [line.split() for line in self.path.read_text().split("\n")[:-1]]
+        found = [(float(row[0]), *map(int, row[(i := row.index(device)) + 1 : i + 5])) for row in rows]
+        return Traffic(
+            up=tuple(Sample(at, size, packets) for at, size, packets, _, _ in found),
+            down=tuple(Sample(at, size, packets) for at, _, _, size, packets in found),
+        )
