@@ -72,14 +72,15 @@ class Asking:
     # -- manifests ------------------------------------------------------------------------------
 
     async def _ask_manifest(self, order: AskManifest) -> None:
-        manifest = None
+        manifest, reason = None, Reason.TIMEOUT
         try:
             with trio.move_on_after(MANIFEST_SECONDS):
                 manifest = await self._fetch_manifest(order)
         except RemoteError as error:
+            reason = error.reason
             log.warning("no manifest from %s: %s", order.node.hex()[:8], error)
         if manifest is None:
-            self._core.fetches[order.infohash].manifest_failed(order.node, clock.now())
+            self._core.fetches[order.infohash].manifest_failed(order.node, reason, clock.now())
         else:
             await self._keep_manifest(manifest)
             self.origins[order.infohash] = bytearray([MISSING]) * manifest.piece_count

@@ -20,20 +20,30 @@ import trio
 
 from peer.demo.house import PENSTOCK, House, environment, open_house
 from shared.core.ids import Address
+from shared.core.merkle import HASH_BYTES, LEAF_BYTES
 
 COMMAND_SECONDS = 90.0  # a busy machine is no failure, a command that hangs is
 
 
-def small_film(folder: Path, seconds: int) -> Path:
-    """A film of moving picture and sound, small enough that making it takes a moment."""
+def small_film(folder: Path, seconds: int, height: int = 270) -> Path:
+    """A film of moving picture and sound at 25 frames a second; a few pieces, more if it is higher."""
     film = folder / "small.mp4"
-    size = ["--seconds", str(seconds), "--width", "480", "--height", "270", "--fps", "25"]
+    size = [
+        "--seconds",
+        str(seconds),
+        "--width",
+        str(height * 16 // 9),
+        "--height",
+        str(height),
+        "--fps",
+        "25",
+    ]
     command = [sys.executable, "-P", "-m", "edge.media", "clip", str(film), *size]
     subprocess.run(command, check=True, capture_output=True, timeout=COMMAND_SECONDS)
     return film
 
 
-async def furnish(house: House, film: Path, *peers: str, **settings: object) -> Address:
+async def furnish(house: House, film: Path, *peers: str, **settings: Any) -> Address:
     """Starts a tracker with these settings, an edge and peers; the address of the published film."""
     await house.start_tracker(**settings)
     await house.start_edge()
@@ -41,7 +51,7 @@ async def furnish(house: House, film: Path, *peers: str, **settings: object) -> 
         for name in peers:
             nursery.start_soon(house.start_peer, name)
         return await house.publish(film, "The small film")
-    raise AssertionError
+    raise AssertionError("a nursery swallows nothing")
 
 
 async def ask(url: str, path: str) -> Any:
@@ -131,6 +141,21 @@ def says_one_line(done: Done, status: int, pattern: str) -> None:
     assert errors == lines[-1:], done.err
     assert "Traceback" not in done.err
     assert re.search(pattern, errors[0]), errors[0]
+
+
+def stored_film(data: Path) -> bytes:
+    """The one rendition in a node's data folder, read from its store's files behind its back."""
+    (folder,) = (data / "pieces").iterdir()
+    pieces = sorted(
+        (path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
+    )
+    return b"".join(map(_without_hashes, pieces))
+
+
+def _without_hashes(piece: Path) -> bytes:
+    content = piece.read_bytes()
+    leaves = -(-len(content) // (LEAF_BYTES + HASH_BYTES))
+    return content[leaves * HASH_BYTES :]
 
 
 def sha256_of(path: Path) -> str:

@@ -27,8 +27,9 @@ from peer.publish import publish, read_film
 from shared import clock, piece_files
 from shared.connection import Connection, Stream
 from shared.core import messages, tickets
-from shared.core.errors import ConnectionLost
-from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId, parse_address
+from shared.core.bulk import MAX_UPLOAD_BYTES
+from shared.core.errors import ConnectionLost, PenstockError
+from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId, TitleId, parse_address
 from shared.core.manifest import Manifest
 from shared.core.messages import PROTOCOL_VERSION, Have, Hello, Join, Message
 from shared.core.session import Session
@@ -90,6 +91,19 @@ def published_once(factory: pytest.TempPathFactory) -> Published:
         pieces = [store.read(manifest.infohash, index)[1] for index in range(manifest.piece_count)]
         _ONCE.append(Published(folder, clip, manifest, b"".join(pieces)))
     return _ONCE[0]
+
+
+_NEW: list[Path] = []
+
+
+def new_clip(factory: pytest.TempPathFactory) -> Path:
+    """A film of several chunks that nobody published yet."""
+    if not _NEW:
+        path = factory.mktemp("clip") / "new.mp4"
+        write_clip(path, 12, 848, 480, 24, seed=5)
+        assert path.stat().st_size > 2 * MAX_UPLOAD_BYTES
+        _NEW.append(path)
+    return _NEW[0]
 
 
 async def _publish_first(folder: Path, clip: Path) -> None:
@@ -166,6 +180,13 @@ class House:
         """Publishes at the edge as `penstock publish` does. Raises PenstockError."""
         film = await trio.to_thread.run_sync(read_film, path, title, progress)
         return parse_address(await publish(film, self.edge.ready.address, PUBLISHER, progress))
+
+    async def refusal(self, path: Path, title: str = "New") -> PenstockError:
+        """The error that a publisher of this file sees: one line, whatever happened."""
+        with pytest.raises(PenstockError) as caught:
+            await self.publish(path, title)
+        assert str(caught.value).isprintable()
+        return caught.value
 
     def ticket(
         self, viewer: NodeId, infohash: InfoHash, *, seconds: float = 600.0, quota: int = 1 << 40
@@ -337,3 +358,14 @@ def full_after(monkeypatch: pytest.MonkeyPatch, folder: Path, writes: int) -> No
         real(path, parts, flush=flush)
 
     monkeypatch.setattr(piece_files, "_write_new", write)
+
+
+def published(folder: Path) -> dict[TitleId, bytes]:
+    """SHA-256 of every rendition in an edge's store, by title id."""
+    store, found = PieceStore(folder / "pieces", 1 << 30), {}
+    for infohash in store.infohashes():
+        manifest = store.manifest(infohash)
+        assert manifest is not None
+        pieces = [store.read(infohash, index)[1] for index in range(manifest.piece_count)]
+        found[manifest.title_id] = sha256(b"".join(pieces)).digest()
+    return found

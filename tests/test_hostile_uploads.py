@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,24 +13,18 @@ import pytest
 import trio
 
 from edge import ingest, quarantine
-from edge.media.child import Limits, prepare
-from edge.media.clip import write_clip
-from peer import publish as publishing
 from peer.publish import publish, read_film
-from shared.connection import Connection
-from shared.core.bulk import MAX_UPLOAD_BYTES, UploadRequest
+from shared.core.bulk import UploadRequest
 from shared.core.errors import ConnectionLost, LocalError, PenstockError, Reason, Refused
-from shared.core.ids import Kind, TitleId
+from shared.core.ids import Kind
 from shared.core.messages import Refusal, Stage, Upload, UploadState
-from shared.piece_store import PieceStore
-from shared.setting_types import HostPortText
 from tests.node_parts import (
     PUBLISHER,
     TITLE,
     House,
     Published,
     Stranger,
-    full_after,
+    new_clip,
     open_house,
     published_once,
     stranger,
@@ -45,35 +38,12 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film of several chunks that nobody published yet."""
-    path = tmp_path_factory.mktemp("clip") / "new.mp4"
-    write_clip(path, 12, 848, 480, 24, seed=5)
-    assert path.stat().st_size > 2 * MAX_UPLOAD_BYTES
-    return path
+    return new_clip(tmp_path_factory)
 
 
 def written(path: Path, raw: bytes) -> Path:
     path.write_bytes(raw)
     return path
-
-
-async def refusal(house: House, path: Path, title: str = "New") -> PenstockError:
-    """The error that the publisher sees: one line, whatever happened."""
-    with pytest.raises(PenstockError) as caught:
-        await house.publish(path, title)
-    assert str(caught.value).isprintable()
-    return caught.value
-
-
-def published(folder: Path) -> dict[TitleId, bytes]:
-    """SHA-256 of every rendition in an edge's store, by title id."""
-    store, found = PieceStore(folder / "pieces", 1 << 30), {}
-    for infohash in store.infohashes():
-        manifest = store.manifest(infohash)
-        assert manifest is not None
-        pieces = [store.read(infohash, index)[1] for index in range(manifest.piece_count)]
-        found[manifest.title_id] = sha256(b"".join(pieces)).digest()
-    return found
 
 
 # -- what is at fault itself ------------------------------------------------------------------------
@@ -94,7 +64,7 @@ async def test_what_is_no_film_is_refused_and_thrown_away(
 ) -> None:
     async with open_house(tmp_path, film) as house:
         for name, make in NO_FILMS.items():
-            error = await refusal(house, written(tmp_path / name, make(clip, film.clip)))
+            error = await house.refusal(written(tmp_path / name, make(clip, film.clip)))
             assert isinstance(error, Refused), name
             assert error.reason is Reason.NOT_A_FILM, name
             assert error.detail, name
@@ -248,7 +218,7 @@ async def test_only_so_many_uploads_at_once(
 
 async def test_who_may_not_publish_is_told_so(tmp_path: Path, film: Published, clip: Path) -> None:
     async with open_house(tmp_path, film, local_publishers=False) as house:
-        error = await refusal(house, clip)
+        error = await house.refusal(clip)
         assert str(error) == "not allowed: your node id is not in the edge's `publishers` setting"
         assert house.quarantine == []
         await house.edge.stop()
@@ -260,7 +230,7 @@ async def test_a_file_over_the_edges_limit_is_refused_before_it_is_sent(
     tmp_path: Path, film: Published, clip: Path
 ) -> None:
     async with open_house(tmp_path, film, max_upload=1 << 20) as house:
-        error = await refusal(house, clip)
+        error = await house.refusal(clip)
         assert str(error) == f"too large: this edge takes files of up to {1 << 20} bytes"
 
 
@@ -295,147 +265,7 @@ async def test_a_wrong_hash_throws_the_upload_away(tmp_path: Path, film: Publish
         assert house.quarantine == []
 
 
-# -- full disks ---------------------------------------------------------------------------------------
-
-
-def fills_up(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
-    """From now on the quarantine's disk has room for so much."""
-    real = quarantine.Landing._append
-    left = [free_bytes]
-
-    def append(self: quarantine.Landing, data: bytes) -> None:
-        if len(data) > left[0]:
-            raise Refused(Reason.NO_SPACE, "the edge cannot write: No space left on device")
-        left[0] -= len(data)
-        real(self, data)
-
-    monkeypatch.setattr(quarantine.Landing, "_append", append)
-
-
-async def test_a_disk_that_fills_up_under_an_upload_keeps_what_came(
-    tmp_path: Path, film: Published, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_house(tmp_path, film) as house:
-        with monkeypatch.context() as patch:
-            fills_up(patch, MAX_UPLOAD_BYTES)
-            error = await refusal(house, clip)
-        assert isinstance(error, Refused)
-        assert error.reason is Reason.NO_SPACE
-        assert [(folder / "source").stat().st_size for folder in house.quarantine] == [MAX_UPLOAD_BYTES]
-        await house.assert_serves(film)
-        await house.publish(clip, "New")
-        assert house.quarantine == []
-
-
-async def test_a_disk_with_no_room_at_all_refuses_at_once(
-    tmp_path: Path, film: Published, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quarantine, "SPARE_DISK_BYTES", 1 << 60)
-    async with open_house(tmp_path, film) as house:
-        error = await refusal(house, clip)
-        assert str(error) == "no space: the edge's disk has no room for this file"
-
-
-async def test_a_store_that_fills_up_keeps_what_it_holds(
-    tmp_path: Path, film: Published, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_house(tmp_path, film) as house:
-        before = published(tmp_path / "edge")
-        with monkeypatch.context() as patch:
-            full_after(patch, tmp_path / "edge" / "pieces", 3)
-            error = await refusal(house, clip)
-        assert isinstance(error, Refused)
-        assert error.reason is Reason.NO_SPACE
-        assert published(tmp_path / "edge") == before
-        assert len(house.quarantine) == 1  # the file was not at fault: once there is room it goes on
-        await house.publish(clip, "New")
-        assert len(published(tmp_path / "edge")) == 2
-
-
-async def test_an_edge_over_its_quota_refuses_the_title(tmp_path: Path, film: Published, clip: Path) -> None:
-    async with open_house(tmp_path, film, quota=len(film.data) + (1 << 20)) as house:
-        error = await refusal(house, clip)
-        assert isinstance(error, Refused)
-        assert error.reason is Reason.NO_SPACE
-        assert "quota" in str(error)
-        await house.assert_serves(film)
-
-
-# -- cut off in the middle ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def rendition(clip: Path) -> bytes:
-    """SHA-256 of what becomes of the clip when nothing goes wrong."""
-    target = clip.with_name("rendition.mp4")
-    trio.run(prepare, clip, target, Limits())
-    return sha256(target.read_bytes()).digest()
-
-
-@dataclass(slots=True)
-class Cutter:
-    """Sees every chunk that is sent, in small pieces; `act` is called before each."""
-
-    act: Callable[[Connection], None]
-    offsets: list[int] = field(default_factory=list)
-
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(publishing, "PAUSE_SECONDS", 0.1)
-        monkeypatch.setattr(publishing, "MAX_UPLOAD_BYTES", 64 * 1024)
-        real = publishing._Visit._send_chunk
-
-        async def send_chunk(
-            visit: publishing._Visit,
-            connection: Connection,
-            upload: bytes,
-            offset: int,
-            data: bytes,
-            places: trio.Semaphore,
-        ) -> None:
-            self.offsets.append(offset)
-            self.act(connection)
-            await real(visit, connection, upload, offset, data, places)
-
-        monkeypatch.setattr(publishing._Visit, "_send_chunk", send_chunk)
-
-
-async def test_an_upload_that_is_cut_again_and_again_arrives_whole(
-    tmp_path: Path, film: Published, clip: Path, rendition: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dice, stages = Random(3), list[str]()
-    cutter = Cutter(lambda connection: connection.close(Reason.INTERNAL) if dice.random() < 0.1 else None)
-    cutter.watch(monkeypatch)
-    async with open_house(tmp_path, film) as house:
-        address = await house.publish(clip, "New", lambda stage, share: stages.append(stage))
-        assert stages.count("connecting again") >= 3
-        assert cutter.offsets.count(0) == 1  # it went on where it was
-        assert address.title is not None
-        assert published(tmp_path / "edge")[address.title] == rendition
-        assert house.quarantine == []
-
-
-async def test_an_edge_that_is_restarted_goes_on_with_the_upload(
-    tmp_path: Path, film: Published, clip: Path, rendition: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    half_way = trio.Event()
-    cutter = Cutter(lambda connection: half_way.set() if len(cutter.offsets) == 15 else None)
-    cutter.watch(monkeypatch)
-
-    async def restart() -> None:
-        await half_way.wait()
-        at = HostPortText(str(house.edge.ready.address.at))
-        await house.edge.stop()
-        assert len(house.quarantine) == 1  # not all of it was there
-        await house.start_edge(listen=at)
-
-    async with open_house(tmp_path, film) as house:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(restart)
-            address = await house.publish(clip, "New")
-        assert cutter.offsets.count(0) == 1
-        assert address.title is not None
-        assert published(tmp_path / "edge")[address.title] == rendition
-        assert house.quarantine == []
+# -- names ---------------------------------------------------------------------------------------------
 
 
 async def test_a_long_name_and_title_in_any_script_are_fine(
@@ -445,7 +275,7 @@ async def test_a_long_name_and_title_in_any_script_are_fine(
         path, title = tmp_path / ("映" * 85), "🎬" * 200  # as long as file systems and the rules allow
         await trio.to_thread.run_sync(shutil.copy, clip, path)
         assert await house.publish(path, title)
-        error = await refusal(house, path, "Another title")
+        error = await house.refusal(path, "Another title")
         assert "published already" in str(error)
 
 
@@ -453,6 +283,6 @@ async def test_the_same_film_again_is_the_same_title(tmp_path: Path, film: Publi
     async with open_house(tmp_path, film) as house:
         address = await house.publish(film.clip, TITLE)
         assert address.title == film.manifest.title_id
-        error = await refusal(house, film.clip, "Another title")
+        error = await house.refusal(film.clip, "Another title")
         assert "published already" in str(error)
         assert house.quarantine == []

@@ -103,7 +103,7 @@ def test_a_field_without_a_limit_is_refused() -> None:
 # -- both ways -------------------------------------------------------------------------------
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(wire.MESSAGES)
 def test_round_trip(message: Message) -> None:
     """Every message within its limits comes back equal, and an independent decoder sees its fields."""
@@ -145,7 +145,7 @@ def test_every_truncation_is_refused(message: Message) -> None:
             messages.decode(body + tail)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=800)
 @given(wire.MESSAGES, st.data())
 def test_what_is_read_is_canonical(message: Message, data: st.DataObject) -> None:
     """Changed bytes are refused with a ProtocolError, or are exactly the encoding of another message."""

@@ -218,7 +218,7 @@ def test_a_message_too_long_for_a_frame_is_not_sent() -> None:
 # -- fuzz ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=800)
+@settings(max_examples=500)
 @given(
     st.lists(wire.MESSAGES, min_size=1, max_size=3),
     st.sampled_from(Kind),

@@ -29,7 +29,7 @@ ANNOUNCE_SECONDS = 15  # longer than nodes need to miss a tracker that said no g
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_film(tmp_path_factory.mktemp("film"), SECONDS)
+    return small_film(tmp_path_factory.mktemp("film"), SECONDS, height=720)
 
 
 class Seat:

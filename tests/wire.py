@@ -24,7 +24,7 @@ USUAL = 40  # bytes or items beyond the lower limit; the upper limit has example
 RECORDS: tuple[type, ...] = (messages.Rendition, messages.Entry, messages.Source, messages.Share)
 SPOKEN: tuple[type, ...] = (*messages.ALL, *RECORDS)
 
-PRINTABLE = st.characters(codec="utf-8").filter(str.isprintable)
+PRINTABLE = st.characters(exclude_categories=("C", "Z"), include_characters=" ")  # as str.isprintable
 UNPRINTABLE = [
     "\0",
     "\n",

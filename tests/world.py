@@ -37,7 +37,12 @@ class World:
     """A tracker, an edge with a film, and whoever is added."""
 
     def __init__(
-        self, seed: int = 1, *, film_seconds: int = 60, bit_rate: float = 3_960_000.0, edge_rate: float = 2_500_000.0
+        self,
+        seed: int = 1,
+        *,
+        film_seconds: int = 60,
+        bit_rate: float = 3_960_000.0,
+        edge_rate: float = 2_500_000.0,
     ) -> None:
         """`edge_rate` is the edge's uplink in bytes per second."""
         self.clock = VirtualClock(seed)
@@ -56,7 +61,9 @@ class World:
             Decline: self.bulk.decline,
             StoreTitle: lambda host, action: host.core.stored(action),
         }
-        self.tracker = self._host("tracker", key_of("tracker"), None, Line(1e9, 1e9), Kind.TRACKER, Mode.DIRECT)
+        self.tracker = self._host(
+            "tracker", key_of("tracker"), None, Line(1e9, 1e9), Kind.TRACKER, Mode.DIRECT
+        )
         self._address = Address(self.tracker.node, self.tracker.at)
         self.edge = self._start_edge(key, edge_rate)
         self.start_tracker()

@@ -25,7 +25,9 @@ class Clump(Generic[Way]):
 class Path(Generic[Way]):
     """Takes datagrams at one end, gives them back in order at the other when they are due."""
 
-    def __init__(self, *, rate: float, delay_seconds: float, loss: float, queue_bytes: int, seed: int) -> None:
+    def __init__(
+        self, *, rate: float, delay_seconds: float, loss: float, queue_bytes: int, seed: int
+    ) -> None:
         self.passed = 0
         self.lost = 0  # at random
         self.dropped = 0  # by the queue

@@ -77,12 +77,15 @@ async def receive(order: Order) -> None:
     begun = asyncio.Event()
     configuration = QuicConfiguration(is_client=True, alpn_protocols=ALPN, verify_mode=ssl.CERT_NONE)
     async with AsyncExitStack() as open_connections:
-        tasks = []
-        for _ in range(order.connections):
-            protocol = await open_connections.enter_async_context(
+        protocols = [
+            await open_connections.enter_async_context(
                 connect(order.host, order.port, configuration=configuration)
             )
-            reader, writer = await protocol.create_stream()
+            for _ in range(order.connections)
+        ]
+        streams = [await protocol.create_stream() for protocol in protocols]
+        tasks = []
+        for reader, writer in streams:
             writer.write(b"go")
             tasks.append(asyncio.create_task(_take(reader, tally, begun)))
         await begun.wait()

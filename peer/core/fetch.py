@@ -89,10 +89,13 @@ class Fetch:
             self.ban(node, now)
         self.schedule(now)
 
-    def manifest_failed(self, node: NodeId, now: float) -> None:
-        """A source could not give the manifest, or gave a wrong one."""
+    def manifest_failed(self, node: NodeId, reason: Reason, now: float) -> None:
+        """A source could not give the manifest, or gave a wrong one: then it is banned."""
         self._manifest_from = None
-        self.drop(node, now)
+        if reason in (Reason.BAD_DATA, Reason.MALFORMED, Reason.TOO_LARGE):
+            self.ban(node, now)
+        else:
+            self.drop(node, now)
         self._ask_manifest()
 
     def _ask_manifest(self) -> None:
@@ -111,9 +114,10 @@ class Fetch:
         """The tracker named sources."""
         self.refused = None
         found = self.sources.redirected(message)
-        # Who starts with us is not known yet: ask soon again, then less and less often.
-        self._pause_seconds = min(LOCATE_EVERY_SECONDS, 2 * self._pause_seconds)
-        self.locate_at = now + (self._pause_seconds if found else LOCATE_AGAIN_SECONDS)
+        self.locate_at = now + LOCATE_AGAIN_SECONDS
+        if found:  # who starts with us is not known yet: ask soon again, then less often
+            self._pause_seconds = min(LOCATE_EVERY_SECONDS, 2 * self._pause_seconds)
+            self.locate_at = now + self._pause_seconds
 
     def connected(self, node: NodeId) -> None:
         """A connection came up."""

@@ -62,8 +62,8 @@ class Playhead:
         self._anchor_seconds = seconds
 
     def deadline(self, offset: int) -> float:
-        """When the byte must be here; infinity in a plain file."""
-        if not self._offsets:
+        """When the byte must be here; infinity in a plain file, and before anybody read."""
+        if not self._offsets or self._read_at == float("-inf"):
             return float("inf")
         return self._anchor_at + self.media_seconds(offset) - self._anchor_seconds
 

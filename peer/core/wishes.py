@@ -12,6 +12,7 @@ from shared.core.dice import Dice
 from shared.core.manifest import Manifest
 
 PATIENCE_SECONDS = 3.0  # players give up on an answer after about ten
+UNSTORED_AHEAD_PIECES = 48  # of the 64 that are kept in memory; the rest were just shown
 DOWNLOAD_LOOK_AHEAD = 64  # pieces considered at once
 FOREVER = float("inf")
 
@@ -77,7 +78,10 @@ class Wishes:
         if not self.playhead.active(now):
             return
         first = self.playhead.read_offset // self.manifest.piece_length
-        for piece in range(first, self.manifest.piece_count):
+        end = self.manifest.piece_count
+        if self.unstored:  # the disk is full: fetch no more ahead than memory keeps
+            end = min(end, first + UNSTORED_AHEAD_PIECES)
+        for piece in range(first, end):
             slack = self.slack(piece, now)
             if slack > PREFETCH_SECONDS:
                 return

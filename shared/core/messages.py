@@ -166,7 +166,7 @@ class Catalogue:
 
     request: Request
     total: Count  # of all titles
-    entries: Annotated[tuple[Entry, ...], Limit(0, 50, "at most 50 a page")]
+    entries: Annotated[tuple[Entry, ...], Limit(0, 25, "at most 25 a page")]
 
 
 @dataclass(frozen=True, slots=True)

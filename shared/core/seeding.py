@@ -161,7 +161,8 @@ class Seeding:
         for holding in self.holdings.values():
             holding.guests.pop(node, None)
         for number in [n for n, waiting in self._requests.items() if waiting.node == node]:
-            self.served(number)
+            self._served += self._requests.pop(number).serving
+        self._serve_next()
 
     # -- requests ---------------------------------------------------------------------------
 

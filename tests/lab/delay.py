@@ -31,8 +31,8 @@ DROP, ACCEPT = 0, 1
 RECEIVE_BUFFER_BYTES = 32 << 20
 MAX_HELD = 200_000
 MAX_BATCH = 1000  # packets read before any is let go
-# Waking once per packet would cost most of a core at 10,000 packets per second; half a
-# millisecond is half of what the delay may be off.
+# Waking once per packet would cost most of a core at 10,000 packets per second; a packet that
+# comes or goes within a tick waits for its end, so the delay is off by about one.
 TICK_SECONDS = 0.00025
 
 # Netlink header, nfgenmsg, then attributes: packet (number, protocol, hook), device in, device out.

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from tests.lab.wiring import (
     shapers,
 )
 
-END_SECONDS = 5.0  # between asking a program to end and making it
+END_SECONDS = 2.0  # between asking a program to end and making it
 _numbers = itertools.count(1)
 
 
@@ -94,7 +95,7 @@ class Lab:
         return started
 
     def set_line(self, name: str, **changes: Unpack[LineChanges]) -> None:
-        """Changes a line while packets flow; the time of the change is that of the return. Raises LabError."""
+        """Changes a line while packets flow; it holds from the return on. Raises LabError."""
         old = self.line(name)
         new = replace(old, **changes)
         self.wiring.lines[name] = new
@@ -110,12 +111,14 @@ class Lab:
         """Counts every host's and line's bytes while the block runs, from outside its processes."""
         path = self.folder / f"samples{next(self._recordings)}"
         sampler = child.start("sampler", str(path), str(interval_seconds), within=self._in_network)
+        recording = Recording(path, self.wiring)
         try:
-            yield Recording(path, self.wiring)
+            yield recording
         except BaseException:
             sampler.kill()
             raise
         sampler.result()
+        recording.refresh()
 
     def delay_statistics(self) -> delay.Statistics:
         """What the delaying process did so far; with overruns a measurement is void."""
@@ -154,9 +157,10 @@ class Lab:
             each.kill()
         for process in self._processes:
             process.terminate()
+        give_up_at = time.monotonic() + END_SECONDS
         for process in self._processes:
             try:
-                process.wait(END_SECONDS)
+                process.wait(max(0.0, give_up_at - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -175,9 +179,9 @@ def open_lab(*lines: Line, seed: int = 0) -> Iterator[Lab]:
     wiring = plan(prefix, lines)
     remove_stale()
     with ExitStack() as stack:
-        remover = child.start("remover", prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        remover = child.start("remover", prefix, str(folder))
         stack.callback(remover.result)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
         system.add_namespace(wiring.namespace)
         delays = child.start("delay", within=lambda argv: system.within(wiring.namespace, argv))
         stack.callback(delays.kill)

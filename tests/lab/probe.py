@@ -1,9 +1,9 @@
 """Small programs inside hosts that make and measure traffic: `python -m tests.lab.probe VERB ...`.
 
-    echo ADDRESS                                 UDP; says its port, answers until its input ends
-    ask ADDRESS PORT COUNT INTERVAL PAYLOAD      says `ready`, then round-trip times as JSON
-    sink ADDRESS                                 TCP; says its port, then what one sender sent, as JSON
-    source ADDRESS PORT SECONDS RATE CONTROL     TCP; says `ready`, sends until then or its input's end
+echo ADDRESS                                 UDP; says its port, answers until its input ends
+ask ADDRESS PORT COUNT INTERVAL PAYLOAD      says `ready`, then round-trip times as JSON
+sink ADDRESS                                 TCP; says its port, then what one sender sent, as JSON
+source ADDRESS PORT SECONDS RATE CONTROL     TCP; says `ready`, sends until then or its input's end
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 from tests.lab.punctual import be_punctual
 
@@ -32,7 +33,6 @@ def family(address: str) -> socket.AddressFamily:
 
 def echo(address: str) -> None:
     """Answers every datagram with itself."""
-    be_punctual()
     with socket.socket(family(address), socket.SOCK_DGRAM) as sock:
         sock.bind((address, 0))
         print(sock.getsockname()[1], flush=True)
@@ -42,7 +42,6 @@ def echo(address: str) -> None:
 
 def ask(address: str, port: str, count: str, interval: str, payload: str) -> None:
     """Sends datagrams at a steady pace and reports each one's round-trip time, or null."""
-    be_punctual()
     rtts: list[float | None] = [None] * int(count)
     filling = bytes(max(0, int(payload) - _STAMP.size))
     with socket.socket(family(address), socket.SOCK_DGRAM) as sock:
@@ -95,4 +94,6 @@ def source(address: str, port: str, seconds: str, rate: str, control: str) -> No
 
 
 if __name__ == "__main__":
-    {"echo": echo, "ask": ask, "sink": sink, "source": source}[sys.argv[1]](*sys.argv[2:])
+    be_punctual()
+    verbs: dict[str, Callable[..., None]] = {"echo": echo, "ask": ask, "sink": sink, "source": source}
+    verbs[sys.argv[1]](*sys.argv[2:])

@@ -1,13 +1,14 @@
-"""Taking laboratories away: `python -m tests.lab.remover PREFIX` waits for its owner's end to do it.
+"""Taking laboratories away: `python -m tests.lab.remover PREFIX FOLDER` waits for its owner's end.
 
 The owner holds the other end of standard input. Whether it leaves in good order, crashes or is
-killed, that end closes, and everything in namespaces that start with PREFIX goes.
+killed, that end closes, and everything in namespaces that start with PREFIX goes, and FOLDER.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import time
 from contextlib import suppress
 
 NAMESPACES = "/run/netns"
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 1.0
 _OWNED = re.compile(r"penstock-(?P<owner>[0-9]+)-[0-9]+-")
 
 
@@ -59,12 +60,13 @@ def _ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False).stdout
 
 
-def main(prefix: str) -> None:
+def main(prefix: str, folder: str) -> None:
     """Waits for the end of standard input, then removes."""
     print("ready", flush=True)
     sys.stdin.read()
     remove(prefix)
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

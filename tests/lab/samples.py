@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.lab.line import FRAME_HEADER_BYTES
@@ -61,9 +61,10 @@ def worst_window(samples: Sequence[Sample], seconds: float) -> float:
     times = [sample.at for sample in samples]
     if len(samples) < 2 or times[-1] - times[0] < seconds or seconds <= 0:
         raise ValueError(f"the recording has no window of {seconds} seconds")
-    starts = [at for at in times if at + seconds <= times[-1]]
-    starts += [at - seconds for at in times if at - seconds >= times[0]]
-    return max(_bytes_at(samples, times, at + seconds) - _bytes_at(samples, times, at) for at in starts) / seconds
+    starts = [times[0], *(at for at in times if at + seconds <= times[-1])]
+    starts += (at - seconds for at in times if at - seconds >= times[0])
+    most_bytes = max(_bytes_at(samples, times, at + seconds) - _bytes_at(samples, times, at) for at in starts)
+    return most_bytes / seconds
 
 
 def _bytes_at(samples: Sequence[Sample], times: Sequence[float], at: float) -> float:
@@ -73,12 +74,18 @@ def _bytes_at(samples: Sequence[Sample], times: Sequence[float], at: float) -> f
     return earlier.bytes + min(max(share, 0.0), 1.0) * (later.bytes - earlier.bytes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recording:
-    """What the sampler wrote so far; complete once `record` is left."""
+    """What the sampler wrote, made by `Lab.record`; it stays when the laboratory is gone."""
 
     path: Path
     wiring: Wiring
+    rows: list[list[str]] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        """Reads what there is so far. `record` does it when it is left."""
+        # The last line may be half written while the sampler runs.
+        self.rows = [line.split() for line in self.path.read_text().split("\n")[:-1]]
 
     def host(self, name: str) -> Traffic:
         """At the modem's port of one host: all it sent, even what the uplink then dropped."""
@@ -89,10 +96,9 @@ class Recording:
         return self._traffic(f"s{list(self.wiring.lines).index(name) + 1}")
 
     def _traffic(self, device: str) -> Traffic:
-        # The last line may be half written while the sampler runs.
-        rows = [line.split() for line in self.path.read_text().split("\n")[:-1]]
-        found = [(float(row[0]), *map(int, row[(i := row.index(device)) + 1 : i + 5])) for row in rows]
-        return Traffic(
-            up=tuple(Sample(at, size, packets) for at, size, packets, _, _ in found),
-            down=tuple(Sample(at, size, packets) for at, _, _, size, packets in found),
-        )
+        return Traffic(up=self._samples(device, 1), down=self._samples(device, 3))
+
+    def _samples(self, device: str, column: int) -> tuple[Sample, ...]:
+        """Of bytes in that column after the device's name, and packets in the next."""
+        places = ((row, row.index(device) + column) for row in self.rows)
+        return tuple(Sample(float(row[0]), int(row[at]), int(row[at + 1])) for row, at in places)

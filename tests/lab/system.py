@@ -20,6 +20,7 @@ TOOLS = {
     "ip6tables-restore": "iptables",
     "nsenter": "util-linux",
 }
+# Hosts forward as well: a system that does asks for no router, and the wire stays quiet.
 _SETTINGS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv4/tcp_no_metrics_save": "1",  # or a flow would start with what an earlier one learned

@@ -38,7 +38,7 @@ from tracker.core.nodes import Node, Totals
 from tracker.core.redirect import Answer, Viewer
 from tracker.core.swarm import Swarm, Swarms
 
-PAGE_ENTRIES = 50
+PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
 MAX_SWARMS_PER_NODE = 10_000  # bounds what one node can make us remember
 EXPIRE_EVERY_SECONDS = 1.0
 
@@ -158,6 +158,8 @@ class Tracker:
         if message.infohash not in self._of_swarm:
             # Refusing would cost the connection; an edge may announce before it registers.
             return
+        if node.kind is Kind.EDGE and not self._may_register(node):
+            return  # anybody can say that it is an edge: nobody is sent to one we do not know
         full = self.swarms.count_of(node.id) >= MAX_SWARMS_PER_NODE
         if full and not self.swarms.has(message.infohash, node.id):
             raise Refused(Reason.TOO_LARGE, f"more than {MAX_SWARMS_PER_NODE} swarms")
@@ -214,7 +216,7 @@ class Tracker:
     # -- titles -------------------------------------------------------------------------------
 
     def _register(self, message: Register, node: Node) -> None:
-        if not (self._settings.open_to_edges or node.id in self._settings.edges):
+        if not self._may_register(node):
             raise Refused(Reason.NOT_ALLOWED, "this edge is not in the tracker's `edges` setting")
         known = self.entries.get(message.title_id)
         if known is not None and known.signer != node.id:
@@ -225,6 +227,9 @@ class Tracker:
             if owner is not None and owner.title_id != entry.title_id:
                 raise Refused(Reason.NOT_ALLOWED, "the rendition belongs to another title")
         self._actions.append(StoreTitle(entry, node.id, message.request))
+
+    def _may_register(self, node: Node) -> bool:
+        return self._settings.open_to_edges or node.id in self._settings.edges
 
     def stored(self, order: StoreTitle) -> None:
         """The database has the title."""
