@@ -45,7 +45,7 @@ async def get(core: Tracker, path: str) -> Any:
 
 def busy_tracker() -> Tracker:
     """An edge with everything, a PC with half, a box that is here and holds nothing."""
-    core = tracker(entry("film", EDGE), entry("evil", EDGE, title=EVIL))
+    core = tracker(entry("film", EDGE), entry("evil", EDGE, title=EVIL), edges=frozenset({EDGE}))
     for name, kind in (("edge", Kind.EDGE), ("pc", Kind.PC), ("box", Kind.STB)):
         join(core, name, kind, "north")
     ask(core, announce(infohash("film")), EDGE)

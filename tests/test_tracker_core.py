@@ -247,12 +247,14 @@ def test_the_catalogue_is_paged_newest_first() -> None:
     core = tracker(*(entry(number, EDGE) for number in range(60)))
     join(core, "pc")
     first = reply(ask(core, Browse(1), node("pc")))
-    second = reply(ask(core, Browse(2, 50), node("pc")))
+    second = reply(ask(core, Browse(2, 25), node("pc")))
+    third = reply(ask(core, Browse(4, 50), node("pc")))
     beyond = reply(ask(core, Browse(3, 1000), node("pc")))
     assert isinstance(first, Catalogue)
     assert isinstance(second, Catalogue)
+    assert isinstance(third, Catalogue)
     assert isinstance(beyond, Catalogue)
-    titles = [e.title for e in first.entries + second.entries]
+    titles = [e.title for e in first.entries + second.entries + third.entries]
     assert titles == [f"Film {number}" for number in range(59, -1, -1)]
     assert (first.total, beyond.total, beyond.entries) == (60, 60, ())
 
@@ -283,9 +285,11 @@ def test_an_unknown_swarm_is_refused() -> None:
 
 
 def test_a_redirect_names_the_signer_and_every_source_with_its_reason() -> None:
-    core = tracker(FILM)
+    core = tracker(FILM, edges=frozenset({EDGE}))
     join(core, "edge", Kind.EDGE)
+    join(core, "pretender", Kind.EDGE)
     ask(core, announce(SWARM, spare=7), EDGE)
+    ask(core, announce(SWARM, spare=7), node("pretender"))
     join(core, "viewer")
     answer = locate(core, node("viewer"))
     assert (answer.request, answer.infohash, answer.signer) == (9, SWARM, EDGE)

@@ -138,7 +138,9 @@ class Measured:
 @contextmanager
 def prepared(scale: Scale, report: Report, is_quick: bool) -> Iterator[Bench]:
     """A folder with payload, torrent and certificate, removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=_roomy(scale.payload_bytes)) as name:
+    with tempfile.TemporaryDirectory(
+        prefix=f"penstock-bench-{os.getpid()}-", dir=_roomy(scale.payload_bytes)
+    ) as name:
         folder = Path(name)
         progress("preparing the payload")
         stock.write_certificate(folder)
