@@ -31,6 +31,10 @@ class Report:
         """Add a table."""
         self.tables.append(render(title, columns, rows))
 
+    def note(self, title: str, why: str) -> None:
+        """Say why there is no table."""
+        self.tables.append(f"{title}\n{why}")
+
     def figure(self, name: str, value: float | None) -> None:
         """Add a figure; None, for one that could not be measured, is left out."""
         if value is not None:

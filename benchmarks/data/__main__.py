@@ -22,9 +22,7 @@ def main() -> None:
     """Run the scenarios asked for, then print tables and the line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes instead of twelve")
-    parser.add_argument(
-        "--only", metavar="NAME", action="append", choices=SCENARIOS, help="a scenario; repeatable"
-    )
+    parser.add_argument("--only", metavar="NAME", action="append", choices=SCENARIOS, help="repeatable")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)  # so that children and folders go, too
     wanted = chosen.only or [name for name in SCENARIOS if not (chosen.quick and name in NOT_QUICK)]

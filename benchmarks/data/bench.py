@@ -36,8 +36,8 @@ class Scale:
     idle_connections: int
 
 
-FULL = Scale(680.0, 1 << 30, 5, 2, 1.5, 6.0, 10_000)
-QUICK = Scale(105.0, 1 << 29, 3, 1, 1.0, 3.0, 300)
+FULL = Scale(660.0, 1 << 30, 5, 2, 1.5, 6.0, 10_000)
+QUICK = Scale(100.0, 1 << 29, 3, 1, 0.8, 2.5, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +69,15 @@ class Bench:
                     self._measure(entry, measured, place or self.place, f"{number_of_round + 1}/{count}")
         return measured
 
-    def is_over(self) -> bool:
-        """The time for the whole is used up."""
-        return time.monotonic() - self.started_at > self.scale.budget_seconds
+    def check_time(self) -> None:
+        """Raises ChildFailed if the time for the whole is used up."""
+        if time.monotonic() - self.started_at > self.scale.budget_seconds:
+            raise ChildFailed("no time left")
 
     def _measure(self, entry: Entry, measured: Measured, place: Place, which: str) -> None:
-        if self.is_over():
-            measured.failures.setdefault(entry.label, "no time left")
-            return
         why_not = nginx_missing() if entry.who is NGINX else None
         try:
+            self.check_time()
             if why_not is not None:
                 raise ChildFailed(why_not)
             found = transfer(entry.who, entry.order, place, relayed=entry.relayed)
@@ -103,6 +102,12 @@ class Measured:
             self.runs.setdefault(label, []).extend(runs)
         self.failures |= more.failures
 
+    def failed(self) -> Iterator[str]:
+        """What could not be measured and why, a line each."""
+        for label, runs in self.runs.items():
+            if not runs:
+                yield f"{label}: {self.failures.get(label, 'no time left')}"
+
     def rate(self, label: str) -> float | None:
         """Median, bytes/s."""
         return median([run.rate for run in self.runs[label]])
@@ -110,6 +115,10 @@ class Measured:
     def cpu_per_gb(self, label: str) -> float | None:
         """Median of both ends together, CPU seconds per 10^9 bytes."""
         return median([run.sender_per_gb + run.receiver_per_gb for run in self.runs[label]])
+
+    def core_rate(self, label: str) -> float | None:
+        """Median of what the busier end could move with a core of its own, bytes/s."""
+        return median([1e9 / max(run.sender_per_gb, run.receiver_per_gb) for run in self.runs[label]])
 
     def sender_share(self, label: str) -> float | None:
         """Median, of a core."""
@@ -122,15 +131,13 @@ class Measured:
                 yield [f"{label}: {self.failures.get(label, 'no time left')}", *[""] * (len(COLUMNS) - 1)]
                 continue
             rates = [run.rate / MEGA for run in runs]
-            sender = median([run.sender_per_gb for run in runs]) or 0.0
-            receiver = median([run.receiver_per_gb for run in runs]) or 0.0
             yield [
                 label,
                 number(median(rates)),
-                f"{number(min(rates))}-{number(max(rates))}",
-                number(sender),
-                number(receiver),
-                number(1000 / max(sender, receiver, 0.01)),
+                f"{number(min(rates))}-{number(max(rates))}" if len(rates) > 1 else "",
+                number(median([run.sender_per_gb for run in runs])),
+                number(median([run.receiver_per_gb for run in runs])),
+                number((self.core_rate(label) or 0.0) / MEGA),
                 str(len(runs)),
             ]
 
@@ -180,13 +187,13 @@ class Weather:
 
 
 def with_seconds(seconds: float, **changes: float) -> Order:
-    """An order to measure for so long, after a second of warming up (uTP needs it)."""
-    return replace(Order(seconds=seconds, warm_seconds=1.0), **changes)  # type: ignore[arg-type]
+    """An order to measure for so long."""
+    return replace(Order(seconds=seconds), **changes)  # type: ignore[arg-type]
 
 
 def _roomy(payload_bytes: int) -> str | None:
     """Memory rather than a disk, if it holds the payload and a copy; else the usual place."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     if not memory.is_dir() or not os.access(memory, os.W_OK):
         return None
     room = os.statvfs(memory)

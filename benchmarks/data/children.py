@@ -33,7 +33,7 @@ class Child:
 
     def __init__(self, module: str, role: str, order: Order, inside: Sequence[str] = ()) -> None:
         self.name = f"{module} {role}"
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
         self._unread = b""
         command = [*inside, sys.executable, "-m", f"benchmarks.data.{module}", role]
         self._process = subprocess.Popen(

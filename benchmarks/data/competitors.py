@@ -13,7 +13,6 @@ from benchmarks.data.orders import Order, Outcome, Ready
 from benchmarks.data.relay import Drops
 
 GRACE_SECONDS = 30.0  # for starting, connecting and warming up, beyond what is measured
-MEGA = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +22,14 @@ class Competitor:
     name: str
     module: str
     suffix: str = ""  # of its roles' names
-    is_udp: bool = True  # can be sent through the relay
+    warm_seconds: float = 0.0  # it needs so long at least to get up to speed
 
 
 PENSTOCK = Competitor("Penstock", "ours")
 STOCK = Competitor("aioquic, asyncio", "stock")
-TORRENT_TCP = Competitor("libtorrent TCP", "torrent", "_tcp", is_udp=False)
-TORRENT_UTP = Competitor("libtorrent uTP", "torrent", "_utp")
-NGINX = Competitor("nginx TLS + curl", "nginx", is_udp=False)
+TORRENT_TCP = Competitor("libtorrent TCP", "torrent", "_tcp")
+TORRENT_UTP = Competitor("libtorrent uTP", "torrent", "_utp", warm_seconds=1.0)
+NGINX = Competitor("nginx TLS + curl", "nginx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,12 @@ class Transfer:
 def transfer(who: Competitor, order: Order, place: Place, *, relayed: bool = False) -> Transfer:
     """Start sender, relay if asked for, and receiver; measure once. Raises ChildFailed."""
     with ExitStack() as running:
-        order = replace(order, folder=str(place.folder), limit_seconds=order.seconds + 2 * GRACE_SECONDS)
+        order = replace(
+            order,
+            folder=str(place.folder),
+            warm_seconds=max(order.warm_seconds, who.warm_seconds),
+            limit_seconds=order.seconds + 2 * GRACE_SECONDS,
+        )
         save = running.enter_context(tempfile.TemporaryDirectory(dir=place.folder))
         ready, order = start_sender(running, who, order, place)
         relay = None

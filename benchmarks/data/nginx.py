@@ -52,7 +52,7 @@ def send(order: Order) -> None:
     text = CONFIGURATION.format(folder=order.folder, host=order.host, port=port)
     settings.write_text(text, encoding="utf-8")
     command = [_program("nginx") or "nginx", "-p", order.folder, "-c", str(settings), "-e", "stderr"]
-    server = subprocess.Popen(command, preexec_fn=die_with_parent)  # noqa: PLW1509  # one thread here
+    server = subprocess.Popen(command, preexec_fn=die_with_parent)  # one thread here
     _wait_listening(order.host, port)
     say(Ready(port, server.pid))
     server.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -154,5 +155,9 @@ async def greet(order: Order) -> None:
         nursery.cancel_scope.cancel()
 
 
+def _run(role: Callable[[Order], Awaitable[None]], order: Order) -> None:
+    trio.run(role, order)
+
+
 if __name__ == "__main__":
-    play({role.__name__: partial(trio.run, role) for role in (send, receive, hold, greet)})
+    play({role.__name__: partial(_run, role) for role in (send, receive, hold, greet)})

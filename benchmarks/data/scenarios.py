@@ -43,6 +43,7 @@ def one(bench: Bench) -> None:
                       (NGINX, "nginx")):  # fmt: skip
         bench.report.figure(f"{name}_mb_s", _mega(found.rate(who.name)))
         bench.report.ratio(f"one_vs_{name}", found.rate(OURS), found.rate(who.name))
+        bench.report.ratio(f"one_core_vs_{name}", found.core_rate(OURS), found.core_rate(who.name))
         bench.report.ratio(f"one_cpu_vs_{name}", found.cpu_per_gb(OURS), found.cpu_per_gb(who.name))
     bench.report.figure("one_mb_s", _mega(found.rate(OURS)))
     bench.report.figure("one_cpu_seconds_per_gb", found.cpu_per_gb(OURS))
@@ -70,7 +71,7 @@ def cable(bench: Bench) -> None:
     why_not = veth.missing()
     if why_not is not None:
         bench.report.skip(goals.OF["veth"], why_not)
-        bench.report.table("1500-byte veth", [f"skipped: {why_not}"], [])
+        bench.report.note("One connection, veth with 1500-byte frames", f"skipped: {why_not}")
         return
     order = with_seconds(bench.scale.seconds)
     near, far = f"{OURS}, loopback", f"{OURS}, veth"
@@ -145,6 +146,7 @@ def capped(bench: Bench) -> None:
         for label, runs in found.runs.items()
         for run in runs
     ]
+    rows += [[line, "", "", ""] for line in found.failed()]
     bench.report.table("Capped", columns, rows)
     for rate in rates:
         label = f"{OURS}, {rate:g} MB/s"
@@ -157,9 +159,10 @@ def idle(bench: Bench) -> None:
     count = bench.scale.idle_connections
     order = Order(connections=count, warm_seconds=1.0, seconds=2.0 if bench.is_quick else 20.0)
     try:
+        bench.check_time()
         made, held, memory = _held(bench, order)
     except ChildFailed as error:
-        bench.report.table("Idle connections", [f"failed: {error}"], [])
+        bench.report.note("Idle connections", f"failed: {error}")
         return
     share = held.sender_cpu_seconds / held.seconds
     rows = [[f"{held.count:,}", number(memory.count / count / 1000), f"{share:.1%}", number(made.seconds)]]
@@ -187,13 +190,14 @@ def handshakes(bench: Bench) -> None:
     """Handshakes in which both sides prove who they are, per second of the accepting side's CPU."""
     order = Order(warm_seconds=0.5, seconds=bench.scale.seconds * 2, limit_seconds=2 * GRACE_SECONDS)
     try:
+        bench.check_time()
         with ExitStack() as running:
             _, order = start_sender(running, PENSTOCK, order, bench.place)
             mine = replace(order, core=bench.place.receiver_core)
             greeter = running.enter_context(Child(PENSTOCK.module, "greet", mine))
             found = outcome_of(greeter.hear(Outcome, order.seconds + GRACE_SECONDS))
     except ChildFailed as error:
-        bench.report.table("Handshakes", [f"failed: {error}"], [])
+        bench.report.note("Handshakes", f"failed: {error}")
         return
     per_core = found.rate / found.sender_share
     rows = [[number(found.rate), number(per_core), number(found.rate / found.receiver_share)]]
@@ -222,7 +226,7 @@ def _entries(everybody: Sequence[Competitor], order: Order, relayed: bool = Fals
 def _path_order(seconds: float, rtt_seconds: float, loss: float) -> Order:
     """A queue of one product of rate and round trip, a megabyte at least."""
     queue_bytes = max(1 << 20, int(PATH_RATE * rtt_seconds))
-    order = with_seconds(seconds, rtt_seconds=rtt_seconds, loss=loss)
+    order = with_seconds(seconds, warm_seconds=1.0, rtt_seconds=rtt_seconds, loss=loss)
     return replace(order, path_rate=PATH_RATE, queue_bytes=queue_bytes)
 
 

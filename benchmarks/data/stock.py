@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from aioquic.asyncio import connect, serve
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -66,7 +69,7 @@ async def _write(writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):
         while True:
             for part in parts:
-                while len(stream.sender._buffer) > AHEAD_BYTES:
+                while len(stream.sender._buffer) > AHEAD_BYTES:  # noqa: ASYNC110  # nothing tells
                     await asyncio.sleep(LOOK_SECONDS)
                 writer.write(part)
 
@@ -102,8 +105,8 @@ async def _take(reader: asyncio.StreamReader, tally: Tally, begun: asyncio.Event
         begun.set()
 
 
-def _run(role: object, order: Order) -> None:
-    asyncio.run(role(order))  # type: ignore[operator]
+def _run(role: Callable[[Order], Coroutine[Any, Any, None]], order: Order) -> None:
+    asyncio.run(role(order))
 
 
 if __name__ == "__main__":

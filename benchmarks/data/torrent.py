@@ -75,7 +75,7 @@ def receive(utp: bool, order: Order) -> None:
 
 def _session(order: Order, utp: bool) -> Any:
     """Quiet, without discovery or encryption, and with its authors' buffers for speed."""
-    settings = dict(lt.high_performance_seed()) if order.rate is None else {}
+    settings: Any = dict(lt.high_performance_seed()) if order.rate is None else {}
     settings |= {
         "listen_interfaces": "0.0.0.0:0",
         "enable_dht": False,

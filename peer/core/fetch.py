@@ -340,21 +340,22 @@ class Fetch:
                 self._give_up(number)
                 continue
             other = self._rescuer(chunk, source, now)
-            if other is not None and self._too_late(chunk, source, other, now):
+            if other is not None and self._too_late(number, source, other, now):
                 if silence >= RESCUE_MARGIN_SECONDS:
                     source.snub(now)
                 self._give_up(number)
                 self._ask(other, chunk.piece, self.known.slack(chunk.piece, now), now)
 
-    def _too_late(self, chunk: Chunk, source: Source, other: Source, now: float) -> bool:
+    def _too_late(self, number: int, source: Source, other: Source, now: float) -> bool:
         """Whether `other` must take over now for the piece to be in time. Who has been silent
         for some time is expected to be silent for as long again, whatever its rate was."""
+        chunk = self._chunks[number]
         silence = now - max(source.progress_at, chunk.asked_at)
         if source.is_edge and silence < RESCUE_MARGIN_SECONDS:
             return False  # nobody is surer than an edge that delivers
         slack = self.known.slack(chunk.piece, now)
         by_other = other.queue_seconds(chunk.size)
-        by_source = max(self._ahead_bytes(chunk) / source.rate, silence)
+        by_source = max(self._ahead_bytes(number, source.node) / source.rate, silence)
         return slack < by_other + RESCUE_MARGIN_SECONDS and by_source > max(slack, by_other)
 
     def _rescuer(self, chunk: Chunk, source: Source, now: float) -> Source | None:
@@ -369,10 +370,9 @@ class Fetch:
         ]
         return min(able, key=lambda s: s.queue_seconds(chunk.size), default=None)
 
-    def _ahead_bytes(self, chunk: Chunk) -> int:
-        return sum(
-            c.size for c in self._chunks.values() if c.source == chunk.source and c.asked_at <= chunk.asked_at
-        )
+    def _ahead_bytes(self, number: int, source: NodeId) -> int:
+        """What a source has to send until this request is done, if it keeps their order."""
+        return sum(c.size for n, c in self._chunks.items() if c.source == source and n <= number)
 
     def _give_up(self, number: int) -> None:
         self._actions.append(Cancel(number))
