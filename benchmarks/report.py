@@ -101,9 +101,11 @@ def median(values: Sequence[float]) -> float | None:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits or all before the point; `-` for None."""
+    """Three significant digits or all before the point; `0` below 0.0005; `-` for None."""
     if value is None:
         return "-"
+    if abs(value) < 0.0005:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -83,7 +83,9 @@ class Bulk:
             if source.alive and self._may_read(source, host):
                 host.core.hold(self._manifest, frozenset(), self._clock.now)
             else:
-                host.core.fetches[action.infohash].manifest_failed(action.node, Reason.TIMEOUT, self._clock.now)
+                host.core.fetches[action.infohash].manifest_failed(
+                    action.node, Reason.TIMEOUT, self._clock.now
+                )
             self._pump(host)
 
         self._clock.at(self._clock.now + 2 * self._clock.delay(host, source), arrive)

@@ -44,7 +44,7 @@ def make(order: Order) -> None:
 
 def send(utp: bool, order: Order) -> None:
     """Seed until killed."""
-    session = _session(order, utp)
+    session = _session(order, utp, order.host)
     _add(session, order, order.folder, lt.torrent_flags.seed_mode)
     say(Ready(session.listen_port(), os.getpid()))
     while True:
@@ -59,7 +59,7 @@ def receive(utp: bool, order: Order) -> None:
     for at in range(order.connections):
         folder = Path(order.save_folder) / str(at)
         folder.mkdir()
-        sessions.append(_session(order, utp))
+        sessions.append(_session(order, utp, "0.0.0.0"))
         downloads.append(_add(sessions[-1], order, str(folder), lt.torrent_flags.default_flags))
         downloads[-1].connect_peer((order.host, order.port))
     while not _count(downloads):
@@ -73,11 +73,11 @@ def receive(utp: bool, order: Order) -> None:
     os._exit(0)  # ending its sessions in order would take seconds
 
 
-def _session(order: Order, utp: bool) -> Any:
+def _session(order: Order, utp: bool, listen: str) -> Any:
     """Quiet, without discovery or encryption, and with its authors' buffers for speed."""
     settings: Any = dict(lt.high_performance_seed()) if order.rate is None else {}
     settings |= {
-        "listen_interfaces": "0.0.0.0:0",
+        "listen_interfaces": f"{listen}:0",
         "enable_dht": False,
         "enable_lsd": False,
         "enable_upnp": False,
