@@ -14,11 +14,11 @@ LOCK := ../$(BIN)/uv pip compile --no-config --quiet --universal --python-versio
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test check lint lock clean
+.PHONY: help env dev demo test check lint bench-data lock clean
 .NOTPARALLEL:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: env ## publish a film and watch it in four viewers (ARGS=--keep leaves it running)
 	@$(BIN)/penstock demo $(ARGS)
@@ -37,6 +37,9 @@ lint: dev ## style, types and the architecture's contracts
 	@$(BIN)/mypy
 	@echo "-- import contracts"
 	@$(BIN)/lint-imports --no-logo
+
+bench-data: dev ## measure the data plane beside others (ARGS=--quick: two minutes)
+	@$(BIN)/python -m benchmarks.data $(ARGS)
 
 env: $(RUN_STAMP) ## make .venv with what the programs need
 
