@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +11,7 @@ from msgspec import Meta
 from shared.core.errors import LocalError
 from shared.core.ids import NodeId, parse_node_id
 from shared.core.units import Duration, Size, parse_duration, parse_size
-from shared.setting_types import AddressText, HostPortText
-
-
-class LogLevel(StrEnum):
-    """How much the log says."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+from shared.setting_types import AddressText, HostPortText, LogLevel
 
 
 class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

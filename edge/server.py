@@ -17,15 +17,15 @@ from edge.ingest import Ingest
 from edge.media.child import Limits
 from edge.quarantine import sweep
 from shared import __version__, clock
+from shared.answers import Answers
 from shared.core.actions import Answer, Decline, Serve
 from shared.core.bulk import UploadRequest
 from shared.core.errors import ConfigError
 from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
-from shared.core.messages import Message
-from shared.core.rate import RateMeter
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
+from shared.line_meter import LineMeter
 from shared.node import IDLE_SECONDS, Introduction, Node, open_node
 from shared.piece_store import PieceStore
 from shared.serving import Serving, read_request
@@ -43,6 +43,7 @@ class Server:
         admission = Admission(config.publisher_ids(), config.local_publishers)
         self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)))
         self.store = store
+        self._answers = Answers(self._pump)
         limits = Limits(memory_bytes=int(config.media_memory), wall_seconds=float(config.media_time))
         self._ingest = Ingest(
             self.core,
@@ -53,14 +54,12 @@ class Server:
             int(config.max_upload),
             tracker,
             self._pump,
-            self._ask,
+            self._answers.wait,
         )
         self._serving = Serving(self.core, store, self._pump)
         self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
-        self._answers: dict[int, tuple[trio.Event, list[Message | None]]] = {}
-        self._up, self._down = RateMeter(), RateMeter()
+        self._line: LineMeter
         self.node: Node
-        self.endpoint: Endpoint
 
     def _pump(self) -> None:
         self.node.pump()
@@ -68,7 +67,7 @@ class Server:
     @asynccontextmanager
     async def run(self, endpoint: Endpoint) -> AsyncIterator[None]:
         """Serves until the context is left."""
-        self.endpoint = endpoint
+        self._line = LineMeter(endpoint)
         async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
             self.node = node
             self._ingest.nursery = node.nursery
@@ -96,10 +95,7 @@ class Server:
             case PublisherLeft():
                 self._ingest.forget(action.node)
             case Answer():
-                waiting = self._answers.get(action.request)
-                if waiting is not None:
-                    waiting[1].append(action.message)
-                    waiting[0].set()
+                self._answers.take(action)
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
@@ -108,29 +104,16 @@ class Server:
         else:
             await self._serving.answer(node, stream, request)
 
-    async def _ask(self, request: int) -> Message | None:
-        waiting = self._answers[request] = (trio.Event(), [])
-        try:
-            self._pump()
-            await waiting[0].wait()
-        finally:
-            del self._answers[request]
-        return waiting[1][0]
-
     async def _measure(self) -> None:
-        sent, received = 0, 0
         while True:
-            now, wire = clock.now(), self.endpoint.statistics()
-            self._up.add(wire.bytes_sent - sent, now)
-            self._down.add(wire.bytes_received - received, now)
-            sent, received = wire.bytes_sent, wire.bytes_received
+            self._line.read()
             self.core.measured(
                 EdgeRates(
-                    self._up.rate(now),
-                    self._down.rate(now),
+                    self._line.up_rate(),
+                    self._line.down_rate(),
                     self._serving.served_bytes,
                     self.store.statistics().used_bytes,
-                    wire.connections,
+                    self._line.connections,
                 )
             )
             await trio.sleep(MEASURE_SECONDS)

@@ -12,7 +12,7 @@ from msgspec import Meta
 from shared.core.errors import LocalError
 from shared.core.ids import Kind, Mode
 from shared.core.units import Rate, Size, parse_rate, parse_size
-from shared.setting_types import AddressText, HostPortText
+from shared.setting_types import AddressText, HostPortText, LogLevel
 
 LEAST_UPLINK = parse_rate("256 kbit/s")  # below it two datagrams are too much for one moment
 
@@ -29,15 +29,6 @@ class Sharing(StrEnum):
 
     SHARED = Mode.SHARED
     DIRECT = Mode.DIRECT
-
-
-class LogLevel(StrEnum):
-    """How much the log says."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 class PeerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from peer.player import serve_player
 from peer.reader import DownloadReader, PieceReader
 from peer.titles import JSON
 from shared import __version__, clock
+from shared.answers import Answers
 from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
 from shared.core.bulk import ManifestRequest, PieceRequest
 from shared.core.entries import entry_of
@@ -36,10 +37,10 @@ from shared.core.ids import (
 )
 from shared.core.manifest import Manifest
 from shared.core.messages import Catalogue, Entry, Message, Refusal
-from shared.core.rate import RateMeter
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
+from shared.line_meter import LineMeter
 from shared.node import IDLE_SECONDS, Introduction, Node, open_node
 from shared.piece_store import PieceStore
 from shared.serving import Serving, read_request
@@ -64,13 +65,12 @@ class Daemon:
         self._arrivals = trio.lowlevel.ParkingLot()
         self._asking = Asking(self.core, store, self._arrived)
         self._serving = Serving(self.core, store, self._pump)
-        self._answers: dict[int, tuple[trio.Event, list[Message | None]]] = {}
+        self._answers = Answers(self._pump)
         self._introduction = Introduction(Kind(config.kind.value), mode, config.region, SOFTWARE)
-        self._up, self._down = RateMeter(), RateMeter()
         self._watched: dict[InfoHash, float] = {}
         self._started_at = trio.current_time()
+        self._line: LineMeter
         self.node: Node
-        self.endpoint: Endpoint
 
     def _pump(self) -> None:
         self.node.pump()
@@ -83,7 +83,7 @@ class Daemon:
     @asynccontextmanager
     async def run(self, endpoint: Endpoint) -> AsyncIterator[None]:
         """Takes part in the swarms until the context is left."""
-        self.endpoint = endpoint
+        self._line = LineMeter(endpoint)
         async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
             self.node = self._asking.node = node
             await self._resume()
@@ -110,10 +110,7 @@ class Daemon:
             case Ask() | Cancel() | AskManifest():
                 self._asking.act(action)
             case Answer():
-                waiting = self._answers.get(action.request)
-                if waiting is not None:
-                    waiting[1].append(action.message)
-                    waiting[0].set()
+                self._answers.take(action)
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
@@ -122,36 +119,25 @@ class Daemon:
         await self._serving.answer(node, stream, request)
 
     async def _measure(self) -> None:
-        sent, received = 0, 0
         while True:
-            now, wire = clock.now(), self.endpoint.statistics()
-            self._up.add(wire.bytes_sent - sent, now)
-            self._down.add(wire.bytes_received - received, now)
-            sent, received = wire.bytes_sent, wire.bytes_received
+            self._line.read()
             self.core.measured(self._rates())
             await trio.sleep(MEASURE_SECONDS)
 
     def _rates(self) -> Rates:
-        now = clock.now()
         return Rates(
-            self._up.rate(now),
-            self._down.rate(now),
+            self._line.up_rate(),
+            self._line.down_rate(),
             self._serving.served_bytes,
             self.store.statistics().used_bytes,
-            self.endpoint.statistics().connections,
+            self._line.connections,
         )
 
     # -- asking the tracker -----------------------------------------------------------------------
 
     async def _answer(self, request: int) -> Message:
         """The tracker's answer. Raises Refused, also when there is no tracker."""
-        waiting = self._answers[request] = (trio.Event(), [])
-        try:
-            self._pump()
-            await waiting[0].wait()
-        finally:
-            del self._answers[request]
-        message = waiting[1][0]
+        message = await self._answers.wait(request)
         if message is None:
             raise Refused(Reason.TIMEOUT, f"the tracker at {self.tracker.at} is not reached")
         if isinstance(message, Refusal):

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ from shared.core.units import (
     parse_rate,
     parse_size,
 )
+
+
+class LogLevel(StrEnum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class HostPortText(str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +10,7 @@ from msgspec import Meta
 
 from shared.core.errors import LocalError
 from shared.core.ids import SCHEME, NodeId, parse_address, parse_node_id
-from shared.setting_types import HostPortText
-
-
-class LogLevel(StrEnum):
-    """How much the log says."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+from shared.setting_types import HostPortText, LogLevel
 
 
 class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
