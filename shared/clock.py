@@ -1,16 +1,18 @@
 """The one clock the shells hand to the cores: as steady as monotonic, as readable as wall time.
 
 Tickets carry expiry times that other machines must understand, timers must not jump when the
-wall clock is set. So: wall time once at start, monotonic steps from there on.
+wall clock is set. So: wall time once at start, steady steps from there on, counted also while
+the machine sleeps: a ticket must not outlive its hours in a closed laptop.
 """
 
 from __future__ import annotations
 
 import time
 
-_OFFSET = time.time() - time.monotonic()
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux counts the sleep
+_OFFSET = time.time() - time.clock_gettime(_STEADY)
 
 
 def now() -> float:
-    """Seconds since 1970, never stepping back or jumping while the process lives."""
-    return time.monotonic() + _OFFSET
+    """Seconds since 1970, never stepping back while the process lives."""
+    return time.clock_gettime(_STEADY) + _OFFSET

@@ -21,7 +21,7 @@ EVIL = "[red]film[/red] [@click=quit]x[/]"
 
 def swarm_tracker() -> Tracker:
     """An edge, a PC that gives, a box that stalled, a phone that never reported; two swarms."""
-    core = tracker(entry("film", EDGE), entry("evil", EDGE, title=EVIL))
+    core = tracker(entry("film", EDGE), entry("evil", EDGE, title=EVIL), edges=frozenset({EDGE}))
     kinds = (("edge", Kind.EDGE), ("pc", Kind.PC), ("box", Kind.STB))
     for name, kind in kinds:
         join(core, name, kind, "north")

@@ -209,7 +209,8 @@ def test_an_empty_frame_is_no_message() -> None:
     refused(greeted(Kind.PC, Kind.EDGE), bytes(4), Reason.MALFORMED)
 
 
-def test_a_message_too_long_for_a_frame_is_not_sent() -> None:
+def test_a_message_too_long_for_a_frame_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.core.session.MAX_MESSAGE_BYTES", 100_000)
     session = greeted(Kind.TRACKER, Kind.PC)
     with pytest.raises(LocalError, match="Catalogue of [0-9]+ bytes is too long"):
         session.send(wire.extreme(Catalogue, least=False))

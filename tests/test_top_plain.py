@@ -43,7 +43,7 @@ def test_once_prints_aligned_tables() -> None:
 
 
 def test_wide_letters_keep_the_columns_straight() -> None:
-    core = tracker(entry("a", EDGE, title="電影"), entry("b", EDGE, title="A film"))
+    core = tracker(entry("a", EDGE, title="電影"), entry("b", EDGE, title="A film"), edges=frozenset({EDGE}))
     join(core, "edge", Kind.EDGE)
     for name in "ab":
         ask(core, announce(infohash(name)), EDGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,8 @@ def top(
 
     if not 0.1 <= interval <= 3600:
         raise ConfigError("--interval: expected seconds from 0.1 to 3600")
+    if not (once or json) and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("top: there is no terminal to draw on; use --once for a table or --json")
     if once or json:
         from tracker.tui import plain
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.node import Introduction, open_node
+from shared.own_address import reachable
 from tracker.config import TrackerConfig
 from tracker.core.tracker import Tracker, TrackerSettings
 from tracker.ledger import Ledger
@@ -82,17 +82,7 @@ def public_at(config: TrackerConfig, bound: HostPort) -> HostPort:
     """The address that stands in address strings: the setting, else what is listened on."""
     if config.public is not None:
         return parse_host_port(config.public)
-    return HostPort(_own_host() if bound.host in ("0.0.0.0", "::") else bound.host, bound.port)
-
-
-def _own_host() -> str:
-    """This machine's address as its default route sees it; loopback without a network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address; connecting UDP sends nothing
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
+    return reachable(bound)
 
 
 def _settings(config: TrackerConfig) -> TrackerSettings:

@@ -43,12 +43,21 @@ class Holding:
 
     held: Bitfield
     guests: dict[NodeId, Guest] = field(default_factory=dict)
+    gone_guests: dict[NodeId, Guest] = field(default_factory=dict)  # leaving renews no quota
     news: list[int] = field(default_factory=list)
     losses: list[int] = field(default_factory=list)
     tell_at: float = FOREVER
     announce_at: float = 0.0
     started: bool = False
     completed: bool = False
+
+    def part(self, node: NodeId) -> None:
+        """A guest goes; what it took is remembered for a while, the latest to go longest."""
+        guest = self.guests.pop(node, None)
+        if guest is not None:
+            self.gone_guests[node] = guest
+            if len(self.gone_guests) > MAX_GUESTS:
+                del self.gone_guests[next(iter(self.gone_guests))]
 
 
 @dataclass(slots=True)
@@ -132,7 +141,7 @@ class Seeding:
         except Refused as refusal:
             self._send(sender, Refusal(message.request, refusal.reason, refusal.detail))
             return
-        before = holding.guests.get(sender)
+        before = holding.guests.get(sender) or holding.gone_guests.pop(sender, None)
         guest.taken_bytes = before.taken_bytes if before else 0
         holding.guests[sender] = guest
         self._send(sender, Have(message.request, message.infohash, holding.held.to_wire()))
@@ -154,12 +163,12 @@ class Seeding:
         """A guest wants no more of a swarm."""
         holding = self.holdings.get(message.infohash)
         if holding is not None:
-            holding.guests.pop(sender, None)
+            holding.part(sender)
 
     def disconnected(self, node: NodeId) -> None:
         """A connection is gone, and its requests with it."""
         for holding in self.holdings.values():
-            holding.guests.pop(node, None)
+            holding.part(node)
         for number in [n for n, waiting in self._requests.items() if waiting.node == node]:
             self._served += self._requests.pop(number).serving
         self._serve_next()
