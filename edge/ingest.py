@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from edge.core.edge import Edge
 from edge.media.child import Limits, Prepared, prepare
-from edge.quarantine import Landing, Order
+from edge.quarantine import Landing, Order, sweep
 from shared import clock
 from shared.core import manifest as manifests
 from shared.core.bulk import UploadRequest
@@ -37,6 +38,13 @@ log = logging.getLogger(__name__)
 MAX_JOBS = 16  # uploads under way
 PREPARED_AT_ONCE = 1  # a media child uses every core it gets
 REGISTER_PAUSE_SECONDS = 2.0
+SWEEP_SECONDS = 3600.0
+# The tracker would say so again, whenever it is asked.
+FINAL = frozenset({Reason.NOT_ALLOWED, Reason.MALFORMED, Reason.TOO_LARGE})
+# The tracker's trouble, not the title's.
+PASSING = frozenset({Reason.BUSY, Reason.NO_SPACE, Reason.INTERNAL, Reason.TIMEOUT})
+# The file is not at fault and need not be uploaded again. NOT_ALLOWED is cured in a setting.
+KEPT = PASSING | {Reason.NOT_ALLOWED}
 MAX_STEM_BYTES = 200  # of a rendition's name: file systems take 255
 MAX_DETAIL_BYTES = 400  # of a refusal
 
@@ -53,7 +61,9 @@ class Job:
         self.permille = 0
         self.address = ""
         self.watchers: dict[NodeId, int] = {}
+        self.opened = False  # what was received before is known
         self.begun = False
+        self.fresh = False  # it brought its title into the store
         self.manifest: Manifest | None = None  # of a file that became a title before
 
     def state(self, request: int) -> UploadState:
@@ -89,6 +99,8 @@ class Ingest:
         self._jobs: dict[bytes, Job] = {}
         self._titles: dict[TitleId, Manifest] = {}
         self._media = trio.CapacityLimiter(PREPARED_AT_ONCE)
+        self._folders = trio.Lock()  # of the quarantine: none is swept away while it is opened
+        self._filing = trio.Lock()  # two uploads may be the same title
         self.nursery: trio.Nursery
 
     # -- publishers -----------------------------------------------------------------------------
@@ -103,8 +115,31 @@ class Ingest:
             self._pump()
             return
         job.watchers[node] = message.request
-        self._tell(job)
-        self._work_if_whole(job)
+        if job.opened:
+            self._tell(job)
+            self._work_if_whole(job)
+
+    async def _open(self, job: Job) -> None:
+        """Finds what was received before; then the publishers hear of it."""
+        try:
+            async with self._folders:
+                await trio.to_thread.run_sync(job.landing.open)
+        except Refused as refusal:
+            self._abandon(job, refusal.reason, refusal.detail)
+        except OSError as error:
+            self._abandon(job, Reason.NO_SPACE, f"the edge cannot write: {error.strerror}")
+        else:
+            if self._jobs.get(job.upload) is job:  # else all publishers left meanwhile
+                job.opened = True
+                self._tell(job)
+                self._work_if_whole(job)
+
+    def _abandon(self, job: Job, reason: Reason, detail: str) -> None:
+        if self._jobs.get(job.upload) is job:
+            del self._jobs[job.upload]
+        for node, request in job.watchers.items():
+            self._core.say(node, Refusal(request, reason, _cut(detail, MAX_DETAIL_BYTES)))
+        self._pump()
 
     def _work_if_whole(self, job: Job) -> None:
         # Not in the publisher's own task: the work goes on when its connection breaks.
@@ -121,6 +156,8 @@ class Ingest:
         if job is None:
             job = self._published(upload, order) or self._new(upload, order)
             self._jobs[upload] = job
+            if not job.opened:
+                self.nursery.start_soon(self._open, job)
         return job
 
     def _new(self, upload: bytes, order: Order) -> Job:
@@ -128,12 +165,7 @@ class Ingest:
             raise Refused(Reason.TOO_LARGE, f"this edge takes files of up to {self._max_upload} bytes")
         if len(self._jobs) >= MAX_JOBS:
             raise Refused(Reason.BUSY, f"{MAX_JOBS} uploads are under way; come back later")
-        landing = Landing(self._root, upload, order)
-        try:
-            landing.open()
-        except OSError as error:
-            raise Refused(Reason.NO_SPACE, f"the edge cannot write: {error.strerror}") from error
-        return Job(upload, landing)
+        return Job(upload, Landing(self._root, upload, order))
 
     def know(self, manifest: Manifest) -> None:
         """This title is whole in the store; its file need not be uploaded again."""
@@ -144,20 +176,26 @@ class Ingest:
         manifest = self._titles.get(order.title_id(self._identity.id))
         if manifest is None:
             return None
+        if len(self._store.held(manifest.infohash)) < manifest.piece_count:
+            return None  # the disk lost some of it: a new upload mends it
         if manifest.title != order.title:
             raise Refused(Reason.NOT_ALLOWED, f"this file is published already, as {manifest.title!r}")
         job = Job(upload, Landing(self._root, upload, order))
         job.manifest = manifest
+        job.opened = True
+        job.stage = Stage.REGISTERING  # there is nothing to upload
         return job
 
     async def receive(self, node: NodeId, stream: Stream, request: UploadRequest) -> None:
         """A chunk of an upload on its bulk stream. Raises RemoteError for the stream's reset."""
         job = self._jobs.get(request.upload)
-        if job is None or node not in job.watchers:
+        if job is None or not job.opened or node not in job.watchers:
             raise Refused(Reason.UNEXPECTED, "say Upload before its bytes")
-        data = await stream.receive_exactly(request.length)
+        landing = job.landing
         try:
-            received = await job.landing.write(request.offset, data)
+            async with landing.place(request.offset, request.length):
+                data = await stream.receive_exactly(request.length)
+                received = await landing.write(request.offset, data)
         except Refused as refusal:
             log.warning("upload of %s: %s", job.landing.order.name, refusal)
             await decline(stream, refusal.reason)
@@ -173,6 +211,17 @@ class Ingest:
             job.watchers.pop(node, None)
             if not job.watchers and not job.begun:
                 del self._jobs[upload]
+
+    async def keep_swept(self) -> None:
+        """Deletes forgotten uploads every hour; runs until cancelled."""
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            try:
+                async with self._folders:
+                    under_way = frozenset(upload.hex() for upload in self._jobs)
+                    await trio.to_thread.run_sync(sweep, self._root, under_way)
+            except OSError as error:
+                log.warning("cannot look through %s: %s", self._root, error.strerror)
 
     def _tell(self, job: Job) -> None:
         for node, request in job.watchers.items():
@@ -210,12 +259,20 @@ class Ingest:
                 Reason.NO_SPACE,
                 "the edge's quota or disk is full; its operator can raise `quota`",
             )
-        log.warning("upload of %s failed: %s", job.landing.order.name, error)
-        if reason not in (Reason.NO_SPACE, Reason.TIMEOUT, Reason.INTERNAL):  # those may pass
-            await trio.to_thread.run_sync(job.landing.discard)
-        for node, request in job.watchers.items():
-            self._core.say(node, Refusal(request, reason, _cut(detail, MAX_DETAIL_BYTES)))
-        self._pump()
+        log.warning("upload of %s failed: %s%s", job.landing.order.name, error, self._cure(reason))
+        landing = job.landing
+        with suppress(OSError):  # the publisher is to hear of the failure that came first
+            await trio.to_thread.run_sync(landing.discard_prepared if reason in KEPT else landing.discard)
+        self._abandon(job, reason, detail)
+
+    def _cure(self, reason: Reason) -> str:
+        """What the operators can do about a refusal, for the log."""
+        if reason is not Reason.NOT_ALLOWED:
+            return ""
+        return (
+            "; the file is kept: if the tracker does not know this edge, name it in the tracker's "
+            f"`edges` setting as {self._identity.id.hex()}, then publish the file again"
+        )
 
     async def _make(self, job: Job) -> Manifest:
         """The title's manifest, all its pieces in the store."""
@@ -226,14 +283,34 @@ class Ingest:
             prepared = await prepare(landing.source, landing.target, self._limits, self._progress(job))
         self._enter(job, Stage.HASHING)
         manifest = await trio.to_thread.run_sync(self._sign, landing, prepared)
-        await trio.to_thread.run_sync(self._store.add_manifest, manifest)
-        self._store.pin(manifest.infohash)
+        async with self._filing:
+            await self._file(job, manifest)
+        self.know(manifest)
+        return manifest
+
+    async def _file(self, job: Job, manifest: Manifest) -> None:
+        if manifest.infohash not in self._store.infohashes():
+            await trio.to_thread.run_sync(self._store.add_manifest, manifest)
+            self._store.pin(manifest.infohash)
+            job.fresh = True
         try:
             await self._fill(job, manifest)
-        except (StoreError, RemoteError):
-            await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
+        except (StoreError, RemoteError, OSError):
+            await self._take_back(job, manifest)
             raise
-        return manifest
+
+    async def _take_back(self, job: Job, manifest: Manifest) -> None:
+        """Removes a title that this job brought; never one that was here before."""
+        if not job.fresh:
+            return
+        job.fresh = False
+        known = self._titles.get(manifest.title_id)
+        if known is not None and known.infohash == manifest.infohash:
+            del self._titles[manifest.title_id]
+        self._core.forget(manifest.infohash)
+        self._pump()
+        self._store.unpin(manifest.infohash)
+        await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
 
     def _progress(self, job: Job) -> Callable[[str, float], None]:
         def tell(stage: str, share: float) -> None:
@@ -266,24 +343,36 @@ class Ingest:
         return manifests.parse(manifests.sign(draft, self._identity.private_key))
 
     async def _fill(self, job: Job, manifest: Manifest) -> None:
-        for index, piece in enumerate(_pieces(job.landing.target)):
-            await trio.to_thread.run_sync(self._store.put, manifest.infohash, index, piece)
+        for index in range(manifest.piece_count):
+            await trio.to_thread.run_sync(self._put, job.landing.target, manifest, index)
             self._enter(job, Stage.HASHING, index / manifest.piece_count)
 
+    def _put(self, path: Path, manifest: Manifest, index: int) -> None:
+        with path.open("rb") as file:
+            file.seek(index * manifest.piece_length)
+            self._store.put(manifest.infohash, index, file.read(manifest.piece_length))
+
     async def _register(self, job: Job, manifest: Manifest) -> None:
-        """Raises Refused if the tracker does not want it; waits for a tracker that is away."""
+        """Raises Refused if the tracker does not want it; waits for one that is away or in trouble."""
         self._enter(job, Stage.REGISTERING)
         while True:
             answer = await self._ask(self._core.register(manifest))
             if isinstance(answer, Registered):
                 break
             if isinstance(answer, Refusal):
-                await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
-                raise Refused(answer.reason, f"the tracker: {answer.detail}")
+                await self._weigh(job, manifest, answer)
             await trio.sleep(REGISTER_PAUSE_SECONDS)
-        self.know(manifest)
         self._core.hold(manifest, self._store.held(manifest.infohash), clock.now())
         self._pump()
+
+    async def _weigh(self, job: Job, manifest: Manifest, refusal: Refusal) -> None:
+        """Returns if the tracker may be asked again. Raises Refused if not."""
+        if refusal.reason in PASSING:
+            log.info("the tracker cannot take %s now: %s", manifest.title, refusal.detail)
+            return
+        if refusal.reason in FINAL:
+            await self._take_back(job, manifest)
+        raise Refused(refusal.reason, f"the tracker: {refusal.detail}")
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Where uploads land: one folder each, its file only ever growing from its front.
 
 Chunks travel on several streams and may overtake each other; one that comes early waits for its
-turn (there are few, and each is bounded). So the size of the file *is* what has been received,
+turn (few bytes do, whatever the publisher sends). So the size of the file *is* what has been received,
 after a cut connection, a restart or kill -9 alike, and nothing else has to be remembered.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +26,7 @@ from shared.core.ids import NodeId, TitleId
 FORGOTTEN_AFTER_SECONDS = 3 * 24 * 3600.0
 SPARE_DISK_BYTES = 256 << 20  # never fill the disk to the brim: databases live there, too
 EARLY_SECONDS = 30.0  # an early chunk waits this long for those before it
+WINDOW_BYTES = 8 * MAX_UPLOAD_BYTES  # of one upload in memory: chunks further ahead are not read yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,18 @@ class Landing:
         self.order = order
         self._grown = trio.Condition()
         self._size = 0
+        self._in_memory_bytes = 0
+        self._for_room = trio.lowlevel.ParkingLot()
 
     def open(self) -> None:
-        """Makes the folder, or finds what was received. Raises Refused(NO_SPACE), OSError."""
+        """Makes the folder, or finds what was received. Raises Refused(NO_SPACE), OSError; blocking."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.source.touch()
         self._size = self.source.stat().st_size
-        missing = self.order.length - self._size
-        if shutil.disk_usage(self.folder).free < missing + SPARE_DISK_BYTES:
+        self._need(self.order.length - self._size)
+
+    def _need(self, size_bytes: int) -> None:
+        if shutil.disk_usage(self.folder).free < size_bytes + SPARE_DISK_BYTES:
             raise Refused(Reason.NO_SPACE, "the edge's disk has no room for this file")
 
     @property
@@ -75,14 +82,36 @@ class Landing:
         """Whether all of it was received."""
         return self._size >= self.order.length
 
-    async def write(self, offset: int, data: bytes) -> int:
-        """Appends a chunk when its turn comes; how much is on the disk then.
+    @asynccontextmanager
+    async def place(self, offset: int, length: int) -> AsyncIterator[None]:
+        """Room in memory for a chunk while the context is open; take it before reading the bytes.
 
-        Raises Refused: MALFORMED beyond the end, TIMEOUT if what comes before does not come,
-        NO_SPACE if the disk is full.
+        Chunks that do not overlap always fit in the window together: none waits for one behind it.
+        Raises Refused: MALFORMED beyond the end, TIMEOUT if what comes before does not come.
         """
-        if offset + len(data) > self.order.length or len(data) > MAX_UPLOAD_BYTES:
+        if offset + length > self.order.length or length > MAX_UPLOAD_BYTES:
             raise Refused(Reason.MALFORMED, "bytes beyond the end of the file")
+        with trio.move_on_after(EARLY_SECONDS) as patience:
+            while not self._has_place(offset + length, length):
+                await self._for_room.park()
+        if patience.cancelled_caught:
+            raise Refused(Reason.TIMEOUT, f"the bytes before {offset} did not come")
+        self._in_memory_bytes += length
+        try:
+            yield
+        finally:
+            self._in_memory_bytes -= length
+            self._for_room.unpark_all()
+
+    def _has_place(self, end: int, length: int) -> bool:
+        near = end <= self._size + WINDOW_BYTES
+        return near and self._in_memory_bytes + length <= WINDOW_BYTES
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """Appends a chunk that has its `place` when its turn comes; how much is on the disk then.
+
+        Raises Refused: TIMEOUT if what comes before does not come, NO_SPACE if the disk is full.
+        """
         with trio.move_on_after(EARLY_SECONDS):
             async with self._grown:
                 while self._size < offset:
@@ -95,6 +124,7 @@ class Landing:
 
     def _append(self, data: bytes) -> None:
         try:
+            self._need(len(data))  # other uploads have been growing, too
             with self.source.open("r+b") as file:
                 file.seek(self._size)
                 file.write(data)
@@ -113,15 +143,29 @@ class Landing:
         if digest.hexdigest() != self.order.sha256:
             raise Refused(Reason.BAD_DATA, "the file arrived damaged; it is thrown away, upload it again")
 
+    def discard_prepared(self) -> None:
+        """Keeps what was uploaded alone, for another try. Raises OSError; blocking."""
+        self.target.unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Leaves nothing behind; blocking."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def sweep(root: Path) -> None:
-    """Deletes uploads that nobody went on with for days; blocking."""
+def sweep(root: Path, under_way: Set[str] = frozenset()) -> None:
+    """Deletes uploads that nobody went on with for days, except those `under_way` (names of
+    folders). Raises OSError if `root` cannot be listed; blocking."""
     root.mkdir(parents=True, exist_ok=True)
     oldest = time.time() - FORGOTTEN_AFTER_SECONDS
     for folder in root.iterdir():
-        if folder.is_dir() and folder.stat().st_mtime < oldest:
+        if folder.name not in under_way and folder.is_dir() and _touched_at(folder) < oldest:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _touched_at(folder: Path) -> float:
+    """When anything in it changed last: a file that grows does not touch its folder."""
+    touched_at = float("-inf")
+    for path in (folder, folder / "source"):
+        with suppress(OSError):
+            touched_at = max(touched_at, path.stat().st_mtime)
+    return touched_at

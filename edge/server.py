@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,14 +23,18 @@ from shared.core.actions import Answer, Decline, Serve
 from shared.core.bulk import UploadRequest
 from shared.core.errors import ConfigError
 from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
+from shared.core.manifest import Manifest
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
 from shared.line_meter import LineMeter
 from shared.node import IDLE_SECONDS, Introduction, Node, open_node
+from shared.own_address import own_host, reachable
 from shared.piece_store import PieceStore
 from shared.serving import Serving, read_request
 from shared.stream import Stream
+
+log = logging.getLogger(__name__)
 
 SOFTWARE = f"penstock {__version__}"
 MEASURE_SECONDS = 0.5
@@ -40,9 +45,10 @@ class Server:
     """A running edge."""
 
     def __init__(self, config: EdgeConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
-        admission = Admission(config.publisher_ids(), config.local_publishers)
+        admission = Admission(config.publisher_ids(), config.local_publishers, own_host())
         self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)))
         self.store = store
+        self._identity = identity
         self._answers = Answers(self._pump)
         limits = Limits(memory_bytes=int(config.media_memory), wall_seconds=float(config.media_time))
         self._ingest = Ingest(
@@ -73,18 +79,33 @@ class Server:
             self._ingest.nursery = node.nursery
             await self._resume()
             node.nursery.start_soon(self._measure)
+            node.nursery.start_soon(self._ingest.keep_swept)
             node.pump()
             yield
 
     async def _resume(self) -> None:
         for infohash in self.store.infohashes():
             manifest = await trio.to_thread.run_sync(self.store.manifest, infohash)
-            if manifest is not None:
-                self.store.pin(infohash)
-                held = self.store.held(infohash)
-                self.core.hold(manifest, held, clock.now())
-                if len(held) == manifest.piece_count:
-                    self._ingest.know(manifest)
+            if manifest is None:
+                continue
+            held = self.store.held(infohash)
+            if self._was_cut(manifest, held):
+                log.warning("%s was not filed to its end and is removed; publish it again", manifest.title)
+                await trio.to_thread.run_sync(self.store.remove, infohash)
+                continue
+            self.store.pin(infohash)
+            self.core.hold(manifest, held, clock.now())
+            if len(held) == manifest.piece_count:
+                self._ingest.know(manifest)
+
+    def _was_cut(self, manifest: Manifest, held: frozenset[int]) -> bool:
+        """Whether this is a title that was being filed here when the process died.
+
+        Its pieces went in one after the other. One that lost a piece to the disk has a hole
+        instead, and what it still has may be the only copy.
+        """
+        ours = manifest.signer_id == self._identity.id
+        return ours and len(held) < manifest.piece_count and held == frozenset(range(len(held)))
 
     def _act(self, action: Any) -> None:
         match action:
@@ -152,7 +173,7 @@ async def serve(
             ) as endpoint,
             server.run(endpoint),
         ):
-            task_status.started(Ready(Address(identity.id, endpoint.local)))
+            task_status.started(Ready(Address(identity.id, reachable(endpoint.local))))
             await trio.sleep_forever()
 
 

@@ -15,7 +15,7 @@ from shared import clock
 from shared.core import manifest as manifests
 from shared.core.actions import Ask, AskManifest, Cancel
 from shared.core.bulk import ManifestRequest, PieceRequest
-from shared.core.errors import LocalError, ProtocolError, Reason, RemoteError, StoreError
+from shared.core.errors import LocalError, ProtocolError, Reason, Refused, RemoteError, StoreError
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.manifest import MAX_MANIFEST_BYTES, Manifest
 from shared.core.merkle import HASH_BYTES, LEAF_BYTES, piece_hash, verify_leaf
@@ -169,7 +169,7 @@ class Asking:
         data = bytes(self._parts.pop((manifest.infohash, piece)))
         held = True
         try:
-            await trio.to_thread.run_sync(self._store.put, manifest.infohash, piece, data)
+            await trio.to_thread.run_sync(self._put, manifest, piece, data)
         except (StoreError, RemoteError) as error:
             # The player goes on from memory; the piece is neither announced nor served.
             held = False
@@ -183,6 +183,16 @@ class Asking:
         self._core.stored(manifest.infohash, piece, held, now)
         self.node.pump()
         self._changed()
+
+    def _put(self, manifest: Manifest, piece: int, data: bytes) -> None:
+        try:
+            self._store.put(manifest.infohash, piece, data)
+        except Refused as error:
+            if error.reason is not Reason.UNKNOWN_TITLE:
+                raise
+            # The whole title had been given up for others, its manifest too.
+            self._store.add_manifest(manifest)
+            self._store.put(manifest.infohash, piece, data)
 
     def _warn(self, error: LocalError | RemoteError) -> None:
         if not self._disk_warned:

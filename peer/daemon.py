@@ -265,7 +265,7 @@ class Daemon:
                     "rate": source.rate,
                     "joined": source.joined,
                 }
-                for source in fetch.sources.all
+                for source in (*fetch.sources.all, *fetch.sources.former.values())
             ],
         }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import count
 from random import Random
 
+from peer.core.company import Company
 from peer.core.fetch import Fetch
 from shared.core.actions import Action, Ask
 from shared.core.bitfield import Bitfield
@@ -52,7 +52,7 @@ def wire(pieces: Iterable[int]) -> bytes:
 
 def fetching(*nodes: NodeId, held: tuple[int, ...] = ()) -> Fetch:
     """A fetch whose sources let us in and hold everything."""
-    fetch = Fetch(MANIFEST.infohash, Random(1), count(1))
+    fetch = Fetch(MANIFEST.infohash, Random(1), Company())
     fetch.redirected(redirect(*nodes), NOW)
     fetch.learn(MANIFEST, Bitfield(PIECES, held), NOW)
     for node in nodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -179,3 +180,46 @@ async def test_an_edge_that_is_restarted_goes_on_with_the_upload(
         assert address.title is not None
         assert published(tmp_path / "edge")[address.title] == rendition
         assert house.quarantine == []
+
+
+# -- after a crash ------------------------------------------------------------------------------------
+
+
+def shorten(folder: Path, film: Published, pieces: list[int]) -> Path:
+    """Leaves an edge with so much of a film."""
+    title = folder / "edge" / "pieces" / film.infohash.hex()
+    for index in set(range(film.manifest.piece_count)) - set(pieces):
+        (title / str(index)).unlink()
+    return title
+
+
+@pytest.mark.parametrize("pieces", [[], [0], [0, 1]])
+async def test_a_title_cut_off_while_it_was_filed_is_removed_at_the_next_start(
+    tmp_path: Path, film: Published, pieces: list[int]
+) -> None:
+    async with open_house(tmp_path, film) as house:
+        await house.edge.stop()
+        title = shorten(tmp_path, film, pieces)
+        await house.start_edge()
+        assert not title.exists()
+        assert await house.publish(film.clip, "Under another name")
+
+
+async def test_a_title_that_lost_a_piece_to_the_disk_keeps_the_others(
+    tmp_path: Path, film: Published
+) -> None:
+    async with open_house(tmp_path, film) as house:
+        await house.edge.stop()
+        title = shorten(tmp_path, film, [0, 2])
+        await house.start_edge()
+        assert sorted(path.name for path in title.iterdir()) == ["0", "2", "manifest"]
+
+
+async def test_a_fragment_of_another_edges_title_is_kept(tmp_path: Path, film: Published) -> None:
+    async with open_house(tmp_path, film) as house:
+        other = tmp_path / "other"
+        await trio.to_thread.run_sync(shutil.copytree, film.folder / "edge" / "pieces", other / "pieces")
+        title = other / "pieces" / film.infohash.hex()
+        (title / str(film.manifest.piece_count - 1)).unlink()
+        await house.another_edge("other")
+        assert (title / "manifest").exists()

@@ -236,3 +236,26 @@ def test_a_swarm_the_edge_has_not_is_refused() -> None:
     assert isinstance(action, Send)
     assert isinstance(action.message, Refusal)
     assert action.message.reason is Reason.UNKNOWN_TITLE
+
+
+def test_a_title_that_is_forgotten_is_announced_and_served_no_more() -> None:
+    core = with_tracker()
+    sent(core, NOW)
+    core.forget(FILM.infohash)
+    total = FILM.piece_count
+    assert sent(core, NOW) == [Announce(FILM.infohash, Event.STOPPED, 0, 0, 7)]
+    ticket = tickets.issue(KEY, tickets.Ticket(ANN, FILM.infohash, int(NOW) + 600, tickets.UNLIMITED))
+    (action,) = tell(core, Join(1, FILM.infohash, ticket), ANN)
+    assert isinstance(action, Send)
+    assert isinstance(action.message, Refusal)
+    core.hold(FILM, frozenset(range(total)), NOW)
+    assert sent(core, NOW) == [Announce(FILM.infohash, Event.STARTED, total, total, 7)]
+
+
+def test_a_title_that_was_damaged_and_is_whole_again_is_announced_whole() -> None:
+    core = with_tracker()
+    sent(core, NOW)
+    total = FILM.piece_count
+    core.lost(FILM.infohash, 2, NOW)
+    core.hold(FILM, frozenset(range(total)), NOW + 1)
+    assert Announce(FILM.infohash, Event.COMPLETED, total, total, 7) in sent(core, NOW + 1)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from itertools import count
 from random import Random
 
 import pytest
 
-from peer.core.fetch import LOCATE_AGAIN_SECONDS, LOCATE_EVERY_SECONDS, SNUBBED_AFTER_SECONDS, Fetch
+from peer.core.company import Company
+from peer.core.fetch import (
+    JOIN_SECONDS,
+    LEAVE_AFTER_SECONDS,
+    LOCATE_AGAIN_SECONDS,
+    LOCATE_EVERY_SECONDS,
+    Fetch,
+)
+from peer.core.playhead import IDLE_SECONDS
+from peer.core.rescue import SNUBBED_AFTER_SECONDS
 from peer.core.wishes import PATIENCE_SECONDS
 from shared.core.actions import Ask, AskManifest, Cancel, Dial, Hangup, Send
 from shared.core.bitfield import Bitfield
 from shared.core.errors import ProtocolError, Reason
+from shared.core.merkle import LEAF_BYTES
 from shared.core.messages import Join, Leave
 from tests.fetch_parts import (
     EDGE,
@@ -33,7 +42,7 @@ from tests.fetch_parts import (
 
 
 def test_the_manifest_is_asked_once_of_an_edge_first_and_then_of_the_next() -> None:
-    fetch = Fetch(MANIFEST.infohash, Random(1), count(1))
+    fetch = Fetch(MANIFEST.infohash, Random(1), Company())
     fetch.redirected(redirect(PEER, EDGE), NOW)
     for node in (EDGE, PEER):
         fetch.connected(node)
@@ -45,7 +54,7 @@ def test_the_manifest_is_asked_once_of_an_edge_first_and_then_of_the_next() -> N
 
 
 def test_a_source_whose_bitfield_does_not_fit_the_manifest_is_banned() -> None:
-    fetch = Fetch(MANIFEST.infohash, Random(1), count(1))
+    fetch = Fetch(MANIFEST.infohash, Random(1), Company())
     fetch.redirected(redirect(PEER, EDGE), NOW)
     for node, bitfield in ((PEER, b"\xff" * 99), (EDGE, wire(EVERYTHING))):
         fetch.connected(node)
@@ -118,18 +127,21 @@ def test_a_ticket_that_ran_out_is_renewed_and_the_source_asked_again() -> None:
 
 
 def test_peers_are_dialled_up_to_the_number_of_connections_and_edges_always() -> None:
-    fetch = Fetch(MANIFEST.infohash, Random(1), count(1))
+    fetch = Fetch(MANIFEST.infohash, Random(1), Company())
     fetch.redirected(redirect(PEER, OTHER_PEER, THIRD_PEER, EDGE, OTHER_EDGE, connections=2), NOW)
     dialled = [a.node for a in orders(fetch) if isinstance(a, Dial)]
     assert dialled == [PEER, OTHER_PEER, EDGE, OTHER_EDGE]
 
 
 def test_who_starts_with_us_is_looked_for_soon_and_later_less_often() -> None:
-    fetch = Fetch(MANIFEST.infohash, Random(1), count(1))
+    fetch = Fetch(MANIFEST.infohash, Random(1), Company())
     fetch.redirected(redirect(), NOW)
     assert fetch.locate_at == NOW + LOCATE_AGAIN_SECONDS
-    pauses = []
-    for _ in range(5):
+    fetch.redirected(redirect(EDGE), NOW)
+    pauses = [fetch.locate_at - NOW]
+    fetch.connected(EDGE)
+    fetch.have(EDGE, wire(EVERYTHING), NOW)
+    for _ in range(4):
         fetch.redirected(redirect(EDGE), NOW)
         pauses.append(fetch.locate_at - NOW)
     assert pauses == sorted(pauses)
@@ -162,9 +174,55 @@ def test_a_waiting_reader_is_served_by_an_edge_before_the_player_loses_patience(
 def test_two_who_download_together_begin_with_different_pieces() -> None:
     orders_of_two = []
     for seed in (1, 2):
-        fetch = Fetch(MANIFEST.infohash, Random(seed), count(1))
+        fetch = Fetch(MANIFEST.infohash, Random(seed), Company())
         fetch.learn(MANIFEST, Bitfield(PIECES), NOW)
         fetch.download(True, NOW)
         orders_of_two.append(fetch.known.download_order(set()))
     assert sorted(orders_of_two[0]) == list(EVERYTHING)
     assert orders_of_two[0] != orders_of_two[1]
+
+
+def test_sources_that_cannot_be_reached_do_not_make_the_next_look_later() -> None:
+    fetch = Fetch(MANIFEST.infohash, Random(1), Company())
+    for _ in range(5):
+        fetch.redirected(redirect(EDGE, PEER), NOW)
+        assert fetch.locate_at == NOW + JOIN_SECONDS
+
+
+def test_what_sources_gave_is_remembered_when_they_have_gone_or_been_left() -> None:
+    fetch = fetching(PEER, held=tuple(range(1, PIECES)))
+    fetch.wait(0, NOW)
+    (ask,) = asks(fetch)
+    deliver(fetch, ask, 2, NOW)
+    fetch.drop(PEER, NOW)
+    (former,) = fetch.sources.former.values()
+    assert (former.node, former.taken_bytes, former.joined) == (PEER, 2 * LEAF_BYTES, False)
+    fetch.redirected(redirect(PEER), NOW)
+    assert not fetch.sources.former
+    fetch.connected(PEER)
+    fetch.have(PEER, wire(EVERYTHING), NOW)
+    (rest,) = asks(fetch)
+    deliver(fetch, rest, rest.leaf_count, NOW)
+    fetch.chunk_ended(rest.request, Reason.NONE, NOW)
+    fetch.known.held.add(0)
+    fetch.stored(0, True, NOW)
+    assert fetch.sources.all == []
+    assert fetch.sources.former[PEER].taken_bytes == MANIFEST.piece_size(0)
+
+
+def test_a_title_that_nobody_watches_any_more_leaves_its_sources_and_finds_them_again() -> None:
+    fetch = fetching(EDGE, PEER)
+    fetch.read(0, NOW)
+    orders(fetch)
+    idle_at = NOW + IDLE_SECONDS + 1
+    fetch.handle_timer(idle_at)
+    left = {Send(node, Leave(MANIFEST.infohash)) for node in (EDGE, PEER)}
+    fetch.handle_timer(idle_at + LEAVE_AFTER_SECONDS - 1)
+    fetch.locate_at = float("inf")  # as the peer sets it when nothing is wanted
+    assert not left & set(orders(fetch))
+    fetch.handle_timer(idle_at + LEAVE_AFTER_SECONDS)
+    assert left <= set(orders(fetch))
+    assert fetch.sources.all == []
+    assert fetch.asleep()
+    fetch.read(0, idle_at + 1000)
+    assert fetch.locate_at == idle_at + 1000

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import count
 from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from peer.core.company import Company
 from peer.core.fetch import Fetch
 from shared.core.actions import Ask, Cancel, Dial, Hangup
 from shared.core.bitfield import Bitfield
@@ -36,7 +36,8 @@ class FetchMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fetch = Fetch(MANIFEST.infohash, Random(3), count(1))
+        self.company = Company()
+        self.fetch = Fetch(MANIFEST.infohash, Random(3), self.company)
         self.held = Bitfield(PIECES)
         self.fetch.learn(MANIFEST, self.held, NOW)
         self.now = NOW
@@ -185,7 +186,7 @@ class FetchMachine(RuleBasedStateMachine):
 
     @invariant()
     def outstanding_bytes_are_those_of_running_requests(self) -> None:
-        assert {n for n in range(200) if self.fetch.owns(n)} == set(self.running)
+        assert set(self.company.owners) == set(self.running)
         missing: Counter[NodeId] = Counter()
         for ask in self.running.values():
             missing[ask.node] += MANIFEST.piece_size(ask.piece) - self.arrived[ask.piece] * LEAF_BYTES

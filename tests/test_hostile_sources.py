@@ -254,7 +254,8 @@ async def test_an_edge_that_is_not_named_registers_nothing(tmp_path: Path, film:
         assert str(caught.value) == (
             "not allowed: the tracker: this edge is not in the tracker's `edges` setting"
         )
-        assert not list((tmp_path / "rogue" / "quarantine").iterdir())
+        # The file stays: once the tracker's operator names the edge, nothing is uploaded again.
+        assert [path.name for path in (tmp_path / "rogue" / "quarantine").glob("*/*")] == ["source"]
         assert not PieceStore(tmp_path / "rogue" / "pieces", 1 << 30).infohashes()
 
 
@@ -302,3 +303,37 @@ async def test_a_quota_smaller_than_the_film_stops_no_playback(
 
 def bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+async def test_a_title_whose_manifest_was_given_up_with_it_is_stored_again(
+    tmp_path: Path, film: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, removed = PieceStore.put, set[PieceStore]()
+
+    def put_after_removal(store: PieceStore, infohash: InfoHash, index: int, data: bytes) -> None:
+        if store not in removed:
+            removed.add(store)
+            store.remove(infohash)
+        put(store, infohash, index, data)
+
+    async with open_house(tmp_path, film) as house:
+        viewer = await house.start_peer("viewer")
+        monkeypatch.setattr(PieceStore, "put", put_after_removal)
+        assert await viewer.download(film) == film.data
+        assert removed
+        await viewer.service.stop()
+        store = PieceStore(tmp_path / "viewer" / "pieces", 1 << 30)
+        assert store.held(film.infohash) == frozenset(range(film.manifest.piece_count))
+
+
+async def test_sources_of_a_whole_film_are_remembered_with_what_they_gave(
+    tmp_path: Path, film: Published
+) -> None:
+    async with open_house(tmp_path, film) as house:
+        viewer = await house.start_peer("viewer")
+        assert await viewer.download(film) == film.data
+        told = await viewer.statistics(film)
+        assert told["whole"]
+        assert [(s["kind"], s["taken_bytes"], s["joined"]) for s in told["sources"]] == [
+            ("edge", len(film.data), False)
+        ]

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from peer.core.fetch import LOCATE_EVERY_SECONDS
 from peer.core.peer import Peer, PeerSettings, Rates
 from shared.core import tickets
-from shared.core.actions import Action, Answer, Ask, AskManifest, Decline, Dial, Hangup, Send, Serve
-from shared.core.bitfield import Bitfield
+from shared.core.actions import Action, Answer, Ask, Decline, Dial, Hangup, Send, Serve
 from shared.core.bulk import PieceRequest
 from shared.core.errors import Reason
-from shared.core.ids import Address, HostPort, Kind, Mode, NodeId
+from shared.core.ids import Address, Kind, Mode
 from shared.core.merkle import LEAF_BYTES
 from shared.core.messages import (
     Announce,
@@ -35,75 +34,27 @@ from shared.core.messages import (
     Report,
     Schedule,
     Share,
-    Source,
     Upload,
-    Why,
+)
+from tests.peer_parts import (
+    ANN,
+    AT,
+    EDGE,
+    FILM,
+    SWARM,
+    TICKET,
+    TOTAL,
+    TRACKER_AT,
+    located,
+    orders,
+    peer,
+    redirect,
+    sent,
+    take_all,
+    tell,
+    watching,
 )
 from tests.tracker_parts import KEY, NOW, TRACKER_ID, hello, infohash, node, title_id
-from tests.world_parts import film
-
-FILM, _ = film(seconds=8, bit_rate=2_000_000.0)
-SWARM, TOTAL = FILM.infohash, FILM.piece_count
-TRACKER_AT, AT = HostPort("192.0.2.1", 4430), HostPort("192.0.2.2", 4430)
-EDGE, ANN = node("edge"), node("ann")
-TICKET = tickets.issue(KEY, tickets.Ticket(ANN, SWARM, int(NOW) + 600, tickets.UNLIMITED))
-
-
-def peer(mode: Mode = Mode.SHARED, uplink_rate: float = 1_250_000.0) -> Peer:
-    settings = PeerSettings(Address(TRACKER_ID, TRACKER_AT), mode, uplink_rate)
-    core = Peer(settings, Random(1))
-    core.connected(TRACKER_ID, TRACKER_AT, hello(Kind.TRACKER), NOW)
-    core.receive(Schedule(60, 5), TRACKER_ID, NOW)
-    return core
-
-
-def orders(core: Peer) -> list[Action]:
-    taken: list[Action] = []
-    while (action := core.next_action()) is not None:
-        taken.append(action)
-    return taken
-
-
-def tell(core: Peer, message: Message, sender: NodeId, now: float = NOW) -> list[Action]:
-    core.receive(message, sender, now)
-    return orders(core)
-
-
-def sent(core: Peer, now: float) -> list[Message]:
-    core.handle_timer(now)
-    return [action.message for action in orders(core) if isinstance(action, Send)]
-
-
-def located(core: Peer) -> Locate:
-    core.fetch(SWARM, NOW)
-    (locate,) = [message for message in sent(core, NOW) if isinstance(message, Locate)]
-    return locate
-
-
-def redirect(request: int, *nodes: NodeId) -> Redirect:
-    sources = tuple(Source(n, str(AT), Kind.EDGE, "", 7, Why.EDGE_FIRST) for n in nodes)
-    return Redirect(request, SWARM, FILM.signer_id, TICKET, 3, sources)
-
-
-def watching(core: Peer) -> Peer:
-    """A peer with one edge, the manifest, and a reader at the start."""
-    core.receive(redirect(located(core).request, EDGE), TRACKER_ID, NOW)
-    core.connected(EDGE, AT, hello(Kind.EDGE), NOW)
-    (join,) = [a.message for a in orders(core) if isinstance(a, Send) and isinstance(a.message, Join)]
-    core.receive(Have(join.request, SWARM, Bitfield(TOTAL, range(TOTAL)).to_wire()), EDGE, NOW)
-    assert AskManifest(EDGE, SWARM, FILM.signer_id) in orders(core)
-    core.hold(FILM, frozenset(), NOW)
-    core.fetches[SWARM].read(0, NOW)
-    return core
-
-
-def take_all(core: Peer, ask: Ask, now: float = NOW) -> None:
-    for leaf in range(ask.leaf_count):
-        size = min(LEAF_BYTES, FILM.piece_size(ask.piece) - leaf * LEAF_BYTES)
-        assert core.leaf_arrived(ask.request, ask.node, size, now)
-    core.chunk_ended(ask.request, Reason.NONE, now)
-    core.stored(SWARM, ask.piece, True, now)
-
 
 # -- fetching, from the first question to the last piece --------------------------------------
 
@@ -174,7 +125,11 @@ def test_a_refused_title_is_known_as_refused_until_the_tracker_says_otherwise() 
     locate = located(core)
     tell(core, Refusal(locate.request, Reason.UNKNOWN_TITLE), TRACKER_ID)
     assert core.fetches[SWARM].refused is Reason.UNKNOWN_TITLE
-    (again,) = [m for m in sent(core, NOW + LOCATE_EVERY_SECONDS) if isinstance(m, Locate)]
+    later = NOW + 10 * LOCATE_EVERY_SECONDS
+    assert not [m for m in sent(core, later) if isinstance(m, Locate)]  # nobody asked
+    core.fetch(SWARM, later)
+    assert core.fetches[SWARM].refused is None  # not known yet
+    (again,) = [m for m in sent(core, later) if isinstance(m, Locate)]
     tell(core, redirect(again.request, EDGE), TRACKER_ID)
     assert core.fetches[SWARM].refused is None
 

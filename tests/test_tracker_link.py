@@ -13,6 +13,7 @@ from shared.core.errors import LocalError
 from shared.core.ids import Address, HostPort, Kind, NodeId
 from shared.core.messages import Browse, Catalogue
 from shared.core.tracker_link import (
+    ANSWER_SECONDS,
     FIRST_PAUSE_SECONDS,
     FOREVER,
     LONGEST_PAUSE_SECONDS,
@@ -132,3 +133,32 @@ def test_open_questions_are_bounded() -> None:
         core.ask(request, Browse(request))
     with pytest.raises(LocalError, match="try again"):
         core.ask(core.new_request(), Browse(1))
+
+
+def test_a_question_that_is_not_answered_is_given_up_and_makes_room() -> None:
+    core = connected()
+    requests = [core.new_request() for _ in range(MAX_OPEN_REQUESTS)]
+    for request in requests:
+        core.ask(request, Browse(request))
+    assert core.get_timer() <= NOW  # asking has no clock
+    core.handle_timer(NOW)
+    orders(core)
+    assert core.get_timer() == NOW + ANSWER_SECONDS
+    core.handle_timer(NOW + ANSWER_SECONDS - 0.1)
+    assert orders(core) == []
+    core.handle_timer(NOW + ANSWER_SECONDS)
+    assert orders(core) == [Answer(request, None) for request in requests]
+    assert core.get_timer() == FOREVER
+    core.ask(core.new_request(), Browse(1))
+
+
+def test_an_answer_after_its_question_was_given_up_is_dropped_without_offence() -> None:
+    core = connected()
+    request = core.new_request()
+    core.ask(request, Browse(request))
+    core.handle_timer(NOW)
+    core.handle_timer(NOW + ANSWER_SECONDS)
+    orders(core)
+    assert core.answered(request, Catalogue(request, 0, ()))
+    assert orders(core) == []
+    assert not core.answered(request, Catalogue(request, 0, ()))

@@ -16,16 +16,16 @@ class Admission:
 
     publishers: frozenset[NodeId]
     local_publishers: bool
+    own_host: str = ""  # this machine's address: who comes from it is on this machine
 
     def may_publish(self, node: NodeId, at: HostPort) -> bool:
         """Whether this node may hand in files."""
-        return node in self.publishers or (self.local_publishers and _is_loopback(at.host))
+        return node in self.publishers or (self.local_publishers and self._is_local(at.host))
 
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ip_address(host.split("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    def _is_local(self, host: str) -> bool:
+        try:
+            address = ip_address(host.split("%")[0])
+        except ValueError:
+            return False
+        plain = getattr(address, "ipv4_mapped", None) or address
+        return plain.is_loopback or str(plain) == self.own_host

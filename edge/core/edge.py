@@ -91,7 +91,14 @@ class Edge:
 
     def hold(self, manifest: Manifest, pieces: frozenset[int], now: float) -> None:
         """This rendition is in the store: serve and announce it."""
-        self.seeding.hold(manifest.infohash, Bitfield(manifest.piece_count, pieces), now)
+        if manifest.infohash not in self.seeding.holdings:
+            self.seeding.hold(manifest.infohash, Bitfield(manifest.piece_count, pieces), now)
+        for piece in pieces:  # of a title that was damaged and is whole again
+            self.seeding.gained(manifest.infohash, piece, now)
+
+    def forget(self, infohash: InfoHash) -> None:
+        """This rendition is in the store no more: serve and announce it no longer."""
+        self.seeding.forget(infohash)
 
     def lost(self, infohash: InfoHash, piece: int, now: float) -> None:
         """The store gave a piece up."""

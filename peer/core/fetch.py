@@ -7,11 +7,9 @@ asked elsewhere (the *rescue*). What was checked is never fetched twice.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from peer.core import picker
+from peer.core import picker, rescue
+from peer.core.company import Company
+from peer.core.rescue import RESCUE_MARGIN_SECONDS, SNUBBED_AFTER_SECONDS, Chunk
 from peer.core.source import Source
 from peer.core.sources import Sources
 from peer.core.wishes import Wishes
@@ -27,46 +25,35 @@ from shared.core.messages import Redirect
 
 LOCATE_EVERY_SECONDS = 15.0  # new peers appear, tickets run out
 LOCATE_AGAIN_SECONDS = 2.0  # when there is nobody to ask
+JOIN_SECONDS = 4.0  # who has not let us in by then cannot be reached: others may be
 TICK_SECONDS = 0.25
-SNUBBED_AFTER_SECONDS = 4.0  # without a single leaf
-RESCUE_MARGIN_SECONDS = 1.0
+LEAVE_AFTER_SECONDS = 300.0  # a viewer may come back from the kitchen
 FOREVER = float("inf")
 
 
-@dataclass(slots=True)
-class Chunk:
-    """One request under way."""
-
-    source: NodeId
-    piece: int
-    first_leaf: int
-    leaf_count: int
-    size: int
-    asked_at: float
-    arrived: int = 0
-
-
 class Fetch:
-    """One rendition being fetched. `number` gives fresh request numbers."""
+    """One rendition being fetched, in the company of the peer's others."""
 
-    def __init__(self, infohash: InfoHash, rng: Dice, numbers: Iterator[int]) -> None:
+    def __init__(self, infohash: InfoHash, rng: Dice, company: Company) -> None:
         self.infohash = infohash
         self.wishes: Wishes | None = None  # until the manifest is here
-        self.locate_at = 0.0
+        self.locate_at = FOREVER
         self.edge_bytes = 0
         self.peer_bytes = 0
         self.wasted_bytes = 0
         self.refused: Reason | None = None
         self._rng = rng
-        self._numbers = numbers
+        self._company = company
+        self._actions = company.actions
         self._chunks: dict[int, Chunk] = {}
         self._busy_pieces: set[int] = set()  # asked for, or being stored
         self._done_leaves: dict[int, int] = {}
         self._manifest_from: NodeId | None = None
         self._pause_seconds = LOCATE_AGAIN_SECONDS
         self._tick_at = FOREVER
-        self._actions: deque[Action] = deque()
-        self.sources = Sources(infohash, numbers, self._actions)
+        self._leave_at = FOREVER
+        self.sources = Sources(infohash, company)
+        self._locate_by(0.0)
 
     # -- the manifest ---------------------------------------------------------------------------
 
@@ -114,10 +101,32 @@ class Fetch:
         """The tracker named sources."""
         self.refused = None
         found = self.sources.redirected(message)
-        self.locate_at = now + LOCATE_AGAIN_SECONDS
-        if found:  # who starts with us is not known yet: ask soon again, then less often
+        if self.sources.anybody_joined:  # who starts with us is not known yet: soon, then less often
             self._pause_seconds = min(LOCATE_EVERY_SECONDS, 2 * self._pause_seconds)
-            self.locate_at = now + self._pause_seconds
+        else:
+            self._pause_seconds = JOIN_SECONDS if found else LOCATE_AGAIN_SECONDS
+        self.locate_at = FOREVER
+        self._locate_by(now + self._pause_seconds)
+        self.schedule(now)
+
+    def located(self, now: float) -> None:
+        """The tracker is being asked: if it does not answer, it is asked again."""
+        self.locate_at = now + LOCATE_EVERY_SECONDS
+
+    def refuse(self, reason: Reason) -> None:
+        """The tracker refused. What it does not know, it is asked again only when a reader comes."""
+        self.refused = reason
+        if reason is Reason.UNKNOWN_TITLE:
+            self.locate_at = FOREVER
+
+    def look_again(self, now: float) -> None:
+        """Somebody wants this title: what the tracker refused before it may know now."""
+        self.refused = None
+        self._locate_by(now)
+
+    def _locate_by(self, at: float) -> None:
+        self.locate_at = min(self.locate_at, at)
+        self._company.awake[self.infohash] = None
 
     def connected(self, node: NodeId) -> None:
         """A connection came up."""
@@ -134,7 +143,7 @@ class Fetch:
         if not self.sources.is_join(request, node):
             return False
         if reason in (Reason.TICKET_EXPIRED, Reason.TICKET_INVALID):
-            self.locate_at = now + LOCATE_AGAIN_SECONDS
+            self._locate_by(now + LOCATE_AGAIN_SECONDS)
         self.drop(node, now)
         return True
 
@@ -157,7 +166,7 @@ class Fetch:
             self._manifest_from = None
             self._ask_manifest()
         if self.wanted(now):
-            self.locate_at = min(self.locate_at, now + LOCATE_AGAIN_SECONDS)
+            self._locate_by(now + LOCATE_AGAIN_SECONDS)
             self.schedule(now)
 
     def ban(self, node: NodeId, now: float) -> None:
@@ -188,21 +197,22 @@ class Fetch:
 
     def download(self, wanted: bool, now: float) -> None:
         """All of it is wanted, whoever reads; or no longer."""
-        self.known.downloading = wanted
+        self.known.download(wanted)
         self._wake(now)
 
     def _wake(self, now: float) -> None:
-        if self.locate_at == FOREVER and self.wanted(now):
-            self.locate_at = now
+        if self.locate_at == FOREVER and self.refused is None and self.wanted(now):
+            self._locate_by(now)
         self.schedule(now)
 
     def schedule(self, now: float) -> None:
         """Asks for whatever should be asked now. Cheap: call it after every change."""
-        self._tick_at = FOREVER
         wishes = self.wishes
         if wishes is None or not wishes.any(now):
+            self._rest(now)
             return
-        self._tick_at = now + TICK_SECONDS
+        self._leave_at = FOREVER
+        self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
         for piece, slack in wishes.urgent(now):
             if piece not in self._busy_pieces:
@@ -214,6 +224,18 @@ class Fetch:
                 size = self._missing_bytes(piece)
                 self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
 
+    def _rest(self, now: float) -> None:
+        """Nothing is wanted: sources are kept for a while, for whoever comes back."""
+        if self.wishes is None or not self.sources.by_node:
+            self._leave_at = self._tick_at = FOREVER
+            return
+        self._leave_at = min(self._leave_at, now + LEAVE_AFTER_SECONDS)
+        self._tick_by(self._leave_at)
+
+    def _tick_by(self, at: float) -> None:
+        self._tick_at = at
+        self._company.awake[self.infohash] = None
+
     def _missing_bytes(self, piece: int) -> int:
         return self.known.manifest.piece_size(piece) - self._done_leaves.get(piece, 0) * LEAF_BYTES
 
@@ -223,7 +245,8 @@ class Fetch:
         first = self._done_leaves.get(piece, 0)
         count = self.known.manifest.leaf_count(piece) - first
         size = self._missing_bytes(piece)
-        number = next(self._numbers)
+        number = next(self._company.numbers)
+        self._company.owners[number] = self.infohash
         source.promised(size, now)
         self._chunks[number] = Chunk(source.node, piece, first, count, size, now)
         self._busy_pieces.add(piece)
@@ -231,10 +254,6 @@ class Fetch:
         self._actions.append(Ask(number, source.node, self.infohash, piece, first, count, slack_ms))
 
     # -- what arrives -----------------------------------------------------------------------------
-
-    def owns(self, number: int) -> bool:
-        """Whether this request is one of ours and still runs."""
-        return number in self._chunks
 
     def piece_of(self, number: int) -> int:
         """The piece a running request is for."""
@@ -273,6 +292,7 @@ class Fetch:
 
     def _release(self, number: int, *, keep_piece: bool = False) -> None:
         chunk = self._chunks.pop(number)
+        del self._company.owners[number]
         source = self.sources.by_node.get(chunk.source)
         if source is not None:
             source.outstanding_bytes -= chunk.size
@@ -292,7 +312,7 @@ class Fetch:
                 source.busy_until = now + 0.5 + self._rng.random() / 2
             case Reason.TICKET_EXPIRED | Reason.TICKET_INVALID:
                 source.joined = False
-                self.locate_at = now
+                self._locate_by(now)
             case Reason.CANCELLED:
                 pass
             case Reason.NOT_SHARING | Reason.UNKNOWN_TITLE | Reason.NOT_ALLOWED:
@@ -306,13 +326,15 @@ class Fetch:
         self._done_leaves.pop(piece, None)
         if not held:
             self.known.unstored.add(piece)
+            for number in [n for n, c in self._chunks.items() if not self.known.keeps(c.piece)]:
+                self._give_up(number)  # it would push out of memory what is shown sooner
         elif self.known.held.complete:
             self.sources.leave_all()
         self.schedule(now)
 
     def faded(self, piece: int) -> None:
-        """A piece that was only in memory had to go."""
-        self.known.unstored.discard(piece)
+        """A piece had to go, from memory or from the disk."""
+        self.known.faded(piece)
 
     def forget_part(self, piece: int) -> None:
         """What had arrived of an unfinished piece had to go."""
@@ -327,48 +349,39 @@ class Fetch:
 
     def handle_timer(self, now: float) -> None:
         """Looks for sources that dawdle, and for work."""
-        if now >= self._tick_at:
-            self._rescue(now)
-            self.schedule(now)
+        if now < self._tick_at:
+            return
+        if now >= self._leave_at and not self.wanted(now):
+            self._leave()
+        self._rescue(now)
+        self.schedule(now)
+
+    def asleep(self) -> bool:
+        """Whether no moment is waited for."""
+        return self._tick_at == self.locate_at == FOREVER
+
+    def _leave(self) -> None:
+        for number in list(self._chunks):
+            self._give_up(number)
+        self.sources.leave_all()
 
     def _rescue(self, now: float) -> None:
         for number, chunk in list(self._chunks.items()):
             source = self.sources.by_node[chunk.source]
-            silence = now - max(source.progress_at, chunk.asked_at)
+            silence = chunk.silence(source, now)
             if silence > SNUBBED_AFTER_SECONDS:
                 source.snub(now)
                 self._give_up(number)
                 continue
-            other = self._rescuer(chunk, source, now)
-            if other is not None and self._too_late(number, source, other, now):
+            other = rescue.rescuer(self.sources.all, chunk, source, now)
+            if other is None:
+                continue
+            slack, ahead = self.known.slack(chunk.piece, now), self._ahead_bytes(number, source.node)
+            if rescue.too_late(chunk, ahead, source, other, slack, now):
                 if silence >= RESCUE_MARGIN_SECONDS:
                     source.snub(now)
                 self._give_up(number)
-                self._ask(other, chunk.piece, self.known.slack(chunk.piece, now), now)
-
-    def _too_late(self, number: int, source: Source, other: Source, now: float) -> bool:
-        """Whether `other` must take over now for the piece to be in time. Who has been silent
-        for some time is expected to be silent for as long again, whatever its rate was."""
-        chunk = self._chunks[number]
-        silence = now - max(source.progress_at, chunk.asked_at)
-        if source.is_edge and silence < RESCUE_MARGIN_SECONDS:
-            return False  # nobody is surer than an edge that delivers
-        slack = self.known.slack(chunk.piece, now)
-        by_other = other.queue_seconds(chunk.size)
-        by_source = max(self._ahead_bytes(number, source.node) / source.rate, silence)
-        return slack < by_other + RESCUE_MARGIN_SECONDS and by_source > max(slack, by_other)
-
-    def _rescuer(self, chunk: Chunk, source: Source, now: float) -> Source | None:
-        """Edges rescue everybody's chunks; peers rescue those of an edge that fell silent."""
-        able = [
-            s
-            for s in self.sources.all
-            if s is not source
-            and (s.is_edge or source.is_edge)
-            and s.has(chunk.piece)
-            and s.has_room(chunk.size, now)
-        ]
-        return min(able, key=lambda s: s.queue_seconds(chunk.size), default=None)
+                self._ask(other, chunk.piece, slack, now)
 
     def _ahead_bytes(self, number: int, source: NodeId) -> int:
         """What a source has to send until this request is done, if it keeps their order."""

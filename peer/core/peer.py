@@ -8,11 +8,10 @@ announced, and the upload cap sets the class of spare upload.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 
-from peer.core.fetch import LOCATE_EVERY_SECONDS, Fetch
+from peer.core.company import Company
+from peer.core.fetch import Fetch
 from peer.core.upload_cap import CapStatistics, UploadCap
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -88,7 +87,7 @@ class Peer:
     def __init__(self, settings: PeerSettings, rng: Dice) -> None:
         self._settings = settings
         self._rng = rng
-        self._numbers: Iterator[int] = count(1)
+        self._company = Company()
         self.link = TrackerLink(settings.tracker, rng)
         sharing = settings.mode is Mode.SHARED
         self.cap = UploadCap(settings.uplink_rate)
@@ -109,18 +108,24 @@ class Peer:
 
     def fetch(self, infohash: InfoHash, now: float) -> Fetch:
         """Begins, or goes on, with one rendition; held pieces come with `hold` before."""
-        fetch = self.fetches.get(infohash)
-        if fetch is None:
-            fetch = self.fetches[infohash] = Fetch(infohash, self._rng, self._numbers)
-        fetch.locate_at = min(fetch.locate_at, now)
+        fetch = self._fetch_of(infohash)
+        fetch.look_again(now)
         return fetch
+
+    def _fetch_of(self, infohash: InfoHash) -> Fetch:
+        if infohash not in self.fetches:
+            self.fetches[infohash] = Fetch(infohash, self._rng, self._company)
+        return self.fetches[infohash]
+
+    def _awake(self) -> list[Fetch]:
+        return [self.fetches[infohash] for infohash in self._company.awake]
 
     def hold(self, manifest: Manifest, pieces: frozenset[int], now: float) -> None:
         """Pieces of this rendition are in the store: serve them, announce them."""
         held = Bitfield(manifest.piece_count, pieces)
         self.seeding.hold(manifest.infohash, held, now)
         held = self.seeding.holdings[manifest.infohash].held
-        self.fetch(manifest.infohash, FOREVER).learn(manifest, held, now)
+        self._fetch_of(manifest.infohash).learn(manifest, held, now)
 
     def browse(self, skip: int) -> int:
         """Asks for a page of the catalogue; an Answer with this number follows."""
@@ -139,10 +144,11 @@ class Peer:
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello."""
         self._kinds[node] = hello.kind
+        self._company.connected.add(node)
         if self.link.connected(node, hello):
             self._locates.clear()
             self.seeding.tracker_connected(now)
-            for fetch in self.fetches.values():
+            for fetch in self._awake():
                 fetch.locate_at = min(fetch.locate_at, now)
         for fetch in self.fetches.values():
             fetch.connected(node)
@@ -152,6 +158,7 @@ class Peer:
         if self.link.disconnected(node, now):
             self.seeding.tracker_lost()
             self._report_at = FOREVER
+        self._company.connected.discard(node)
         if node not in self._taken:
             self._kinds.pop(node, None)  # strangers come and go without end
         self.seeding.disconnected(node)
@@ -213,7 +220,7 @@ class Peer:
         if sender == self.link.tracker.node:
             infohash = self._locates.pop(message.request, None)
             if infohash is not None:
-                self.fetches[infohash].refused = message.reason
+                self.fetches[infohash].refuse(message.reason)
             elif not self.link.answered(message.request, message):
                 raise ProtocolError(Reason.UNEXPECTED, "a refusal of nothing")
             return
@@ -252,7 +259,8 @@ class Peer:
         return (fetch.infohash, fetch.piece_of(number)) if fetch is not None else None
 
     def _owner(self, number: int) -> Fetch | None:
-        return next((f for f in self.fetches.values() if f.owns(number)), None)
+        infohash = self._company.owners.get(number)
+        return self.fetches[infohash] if infohash is not None else None
 
     def stored(self, infohash: InfoHash, piece: int, held: bool, now: float) -> None:
         """The store took a piece, or could not."""
@@ -263,6 +271,9 @@ class Peer:
     def lost(self, infohash: InfoHash, piece: int, now: float) -> None:
         """The store gave a piece up."""
         self.seeding.lost(infohash, piece, now)
+        fetch = self.fetches.get(infohash)
+        if fetch is not None and fetch.wishes is not None:
+            fetch.faded(piece)
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -274,10 +285,10 @@ class Peer:
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""
         timer = min(self.seeding.get_timer(), self.link.get_timer(), self._report_at, self._spare_at)
-        for fetch in self.fetches.values():
+        for fetch in self._awake():
             timer = min(timer, fetch.get_timer())
-        if self.link.up:
-            timer = min([timer, *(f.locate_at for f in self.fetches.values())])
+            if self.link.up:
+                timer = min(timer, fetch.locate_at)
         return timer
 
     def handle_timer(self, now: float) -> None:
@@ -287,10 +298,12 @@ class Peer:
             self._spare_at = now + SPARE_EVERY_SECONDS
             self.seeding.set_spare(self.cap.spare_class(), now)
         self.seeding.handle_timer(now)
-        for fetch in self.fetches.values():
+        for fetch in self._awake():
             fetch.handle_timer(now)
-            if self.link.up and now >= fetch.locate_at:
+            if now >= fetch.locate_at:
                 self._locate(fetch, now)
+            if fetch.asleep():
+                del self._company.awake[fetch.infohash]
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._actions.append(Send(self.link.tracker.node, self._report()))
@@ -299,7 +312,9 @@ class Peer:
         if not fetch.wanted(now):
             fetch.locate_at = FOREVER
             return
-        fetch.locate_at = now + LOCATE_EVERY_SECONDS
+        if not self.link.up:
+            return
+        fetch.located(now)
         request = self.link.new_request()
         self._locates[request] = fetch.infohash
         self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash)))
@@ -324,8 +339,10 @@ class Peer:
         """The next order for the shell, or None."""
         if self._actions:
             return self._actions.popleft()
-        parts: list[TrackerLink | Seeding | Fetch] = [self.link, self.seeding, *self.fetches.values()]
-        return next((a for part in parts if (a := part.next_action()) is not None), None)
+        order = self.link.next_action() or self.seeding.next_action()
+        if order is None and self._company.actions:
+            return self._company.actions.popleft()
+        return order
 
     def statistics(self) -> PeerStatistics:
         """A snapshot for screens and reports."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-
+from peer.core.company import Company
 from peer.core.source import Source
-from shared.core.actions import Action, Dial, Hangup, Send
+from shared.core.actions import Dial, Hangup, Send
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import InfoHash, NodeId, parse_host_port
 from shared.core.messages import Join, Leave, Redirect
@@ -14,22 +12,27 @@ from shared.core.messages import Source as Named
 
 
 class Sources:
-    """Who may be asked. `numbers` gives fresh request numbers; orders go to `actions`."""
+    """Who may be asked, and who gave something before it went."""
 
-    def __init__(self, infohash: InfoHash, numbers: Iterator[int], actions: deque[Action]) -> None:
+    def __init__(self, infohash: InfoHash, company: Company) -> None:
         self.by_node: dict[NodeId, Source] = {}
+        self.former: dict[NodeId, Source] = {}
         self.signer: NodeId | None = None
         self._infohash = infohash
-        self._numbers = numbers
-        self._actions = actions
+        self._company = company
+        self._actions = company.actions
         self._ticket = b""
-        self._banned: set[NodeId] = set()
         self._joins: dict[NodeId, int] = {}
 
     @property
     def all(self) -> list[Source]:
         """Every source, joined or not."""
         return list(self.by_node.values())
+
+    @property
+    def anybody_joined(self) -> bool:
+        """Whether at least one source let us in."""
+        return any(source.joined for source in self.by_node.values())
 
     def redirected(self, message: Redirect) -> bool:
         """Dials new sources and shows everybody the new ticket; whether there is any source."""
@@ -43,12 +46,20 @@ class Sources:
             new = self._new(named)
             if new is not None and (new.is_edge or places > 0):
                 places -= not new.is_edge
-                self.by_node[new.node] = new
-                self._actions.append(Dial(new.node, new.at))
+                self._add(new)
         return bool(self.by_node)
 
+    def _add(self, new: Source) -> None:
+        before = self.former.pop(new.node, None)
+        new.taken_bytes = before.taken_bytes if before else 0
+        self.by_node[new.node] = new
+        if new.node in self._company.connected:
+            self.connected(new.node)  # for another title, or it dialled us
+        else:
+            self._actions.append(Dial(new.node, new.at))
+
     def _new(self, named: Named) -> Source | None:
-        if named.node in self._banned or named.node in self.by_node:
+        if named.node in self._company.banned or named.node in self.by_node:
             return None
         try:
             return Source(named.node, parse_host_port(named.at), named.kind, named.spare)
@@ -56,14 +67,14 @@ class Sources:
             return None  # the tracker saw nonsense; the next source may do
 
     def connected(self, node: NodeId) -> None:
-        """A connection came up: join there if it is a source."""
+        """A connection came up, perhaps of a node that forgot us: join there if it is a source."""
         source = self.by_node.get(node)
         if source is not None:
             source.connected, source.joined = True, False
             self._join(node)
 
     def _join(self, node: NodeId) -> None:
-        number = self._joins[node] = next(self._numbers)
+        number = self._joins[node] = next(self._company.numbers)
         self._actions.append(Send(node, Join(number, self._infohash, self._ticket)))
 
     def is_join(self, request: int, node: NodeId) -> bool:
@@ -99,11 +110,20 @@ class Sources:
     def remove(self, node: NodeId) -> bool:
         """Whether it was one of ours; it is forgotten, but may be named again."""
         self._joins.pop(node, None)
-        return self.by_node.pop(node, None) is not None
+        source = self.by_node.pop(node, None)
+        if source is not None:
+            self._retire(source)
+        return source is not None
+
+    def _retire(self, source: Source) -> None:
+        if source.taken_bytes:
+            source.connected = source.joined = False
+            source.raw_held, source.held, source.rate = b"", None, 0.0
+            self.former[source.node] = source
 
     def ban(self, node: NodeId) -> None:
         """It sent bytes that do not match their hashes: never again."""
-        self._banned.add(node)
+        self._company.banned.add(node)
         self._actions.append(Hangup(node, Reason.BAD_DATA, "bytes do not match their hashes"))
 
     def leave_all(self) -> None:
@@ -111,5 +131,6 @@ class Sources:
         for source in self.all:
             if source.joined:
                 self._actions.append(Send(source.node, Leave(self._infohash)))
+            self._retire(source)
         self.by_node.clear()
         self._joins.clear()

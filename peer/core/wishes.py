@@ -34,6 +34,7 @@ class Wishes:
         self.playhead = Playhead(manifest)
         self.downloading = False
         self.unstored: set[int] = set()  # here in memory only, for the player
+        self._faded: set[int] = set()  # were here during this download, and found no lasting place
         self._luck: dict[int, float] = {}
         self._waiting: dict[int, Wait] = {}
         self._order: list[int] = []
@@ -59,6 +60,19 @@ class Wishes:
         wait.readers -= 1
         if not wait.readers:
             del self._waiting[piece]
+
+    def download(self, wanted: bool) -> None:
+        """All of it is wanted, whoever reads; or no longer."""
+        if wanted and not self.downloading:
+            self._faded.clear()
+        self.downloading = wanted
+
+    def faded(self, piece: int) -> None:
+        """A piece that was here is here no more: a download does not fetch it again, since it
+        would have no more room than before; a reader that comes to it does."""
+        self.unstored.discard(piece)
+        if self.downloading:
+            self._faded.add(piece)
 
     def slack(self, piece: int, now: float) -> float:
         """Seconds until playback needs the piece; infinite in a plain file."""
@@ -98,7 +112,10 @@ class Wishes:
 
     def download_order(self, busy: Container[int]) -> list[int]:
         """The next missing pieces in an order of this peer's own, so that downloaders who
-        start together fetch different pieces and can trade them."""
+        start together fetch different pieces and can trade them. What finds no room on the disk
+        is wanted shortly before the reader takes it, or it would have to be fetched again."""
+        if self.unstored or self._faded:
+            return self._ahead_of_reader(busy)
         if not self._order:
             self._order = [p for p in range(self.manifest.piece_count) if p not in self.held]
             self._rng.shuffle(self._order)
@@ -111,3 +128,15 @@ class Wishes:
                 if len(found) == DOWNLOAD_LOOK_AHEAD:
                     break
         return found
+
+    def keeps(self, piece: int) -> bool:
+        """Whether the piece is wanted so soon that memory is enough to keep it until then."""
+        return piece in self._waiting or piece in self._near()
+
+    def _near(self) -> range:
+        first = self.playhead.read_offset // self.manifest.piece_length
+        return range(first, min(self.manifest.piece_count, first + UNSTORED_AHEAD_PIECES))
+
+    def _ahead_of_reader(self, busy: Container[int]) -> list[int]:
+        gone = self._faded
+        return [p for p in self._near() if not self.here(p) and p not in gone and p not in busy]
