@@ -8,10 +8,9 @@ something that a task wants sent.
 from __future__ import annotations
 
 import logging
-import socket
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -26,13 +25,14 @@ from shared.core.ids import HostPort, NodeId
 from shared.identity import Identity
 from shared.quic import QuicEngine
 from shared.reception import Reception, Welcome
-from shared.sockets import bind, destination, header_bytes, host_port, resolve
+from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve
 from shared.timers import Timers
 
-DATAGRAMS_PER_WAKE = 64  # then other tasks get their turn
-RECEIVE_BYTES = 2048  # longer datagrams are none of ours
+READS_PER_WAKE = 64  # then other tasks get their turn,
+BYTES_PER_WAKE = 1 << 20  # or after so many bytes
 MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
 HANDSHAKE_SECONDS = 10.0
+LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest destination id
 MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
 
 
@@ -46,7 +46,7 @@ class EndpointStatistics:
     bytes_received: int
     datagrams_sent: int
     datagrams_received: int
-    unsent_datagrams: int  # built, but the system would not take them
+    unsent_datagrams: int  # built, but the system refused them
     unwanted_datagrams: int  # garbage, or for nobody here
 
 
@@ -56,14 +56,14 @@ class Endpoint:
     def __init__(
         self,
         identity: Identity,
-        sock: socket.socket,
+        sock: DatagramSocket,
         *,
         gate: Gate[Connection] | None,
         reception: Reception,
         idle_timeout_seconds: float,
     ) -> None:
         self.identity = identity
-        self.local = host_port(sock.getsockname())
+        self.local = host_port(sock.raw.getsockname())
         self._socket = sock
         self._gate: Gate[Connection] = Gate() if gate is None else gate
         self._reception = reception
@@ -77,6 +77,7 @@ class Endpoint:
         self._timers: Timers[Connection] = Timers()
         self._sleep = trio.CancelScope()  # of the driving task; its deadline moves
         self._is_closed = False
+        self._backlog: deque[tuple[bytes, int, Any]] = deque()  # what the system had no room for
         self._sent = [0, 0]  # datagrams, bytes
         self._received = [0, 0]
         self._unsent = 0
@@ -107,7 +108,7 @@ class Endpoint:
         With `keep_alive_seconds` it is pinged after so long a silence, so that it does not time out.
         """
         with trio.move_on_after(timeout):
-            sockaddr = await resolve(at, self._socket)
+            sockaddr = await resolve(at, self._socket.raw)
             connection = self._dial(node, sockaddr, timeout, keep_alive_seconds)
             try:
                 await connection.wait_established()
@@ -178,17 +179,10 @@ class Endpoint:
     async def receive_forever(self) -> None:
         """Task: from the socket to the connections."""
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
+            await trio.lowlevel.wait_readable(self._socket.raw)
             now = clock.now()
             touched: dict[Connection, None] = {}
-            for _ in range(DATAGRAMS_PER_WAKE):
-                try:
-                    datagram, sender = self._socket.recvfrom(RECEIVE_BYTES)
-                except BlockingIOError:
-                    break
-                except OSError:  # an earlier datagram of ours bounced; nothing was received
-                    continue
-                self._take(datagram, sender, now, touched)
+            self._drain(now, touched)
             for connection in touched:
                 self._transmit(connection, now)
             self._give_turns(now)
@@ -198,10 +192,12 @@ class Endpoint:
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
                 await trio.sleep_forever()
+            if self._backlog:
+                await self._send_backlog()
             now = clock.now()
             self._fire_timers(now)
-            while self._touched:
-                self._transmit(next(iter(self._touched)), now)
+            for connection in list(self._touched):
+                self._transmit(connection, now)
             self._give_turns(now)
 
     def shut_down(self) -> None:
@@ -215,9 +211,38 @@ class Endpoint:
 
     # Private
 
+    def _drain(self, now: float, touched: dict[Connection, None]) -> None:
+        taken = 0
+        for _ in range(READS_PER_WAKE):
+            try:
+                data, segment_bytes, sender = self._socket.receive()
+            except BlockingIOError:
+                break
+            except OSError:  # an earlier datagram of ours bounced; nothing was received
+                continue
+            self._take_all(data, segment_bytes, sender, now, touched)
+            taken += len(data)
+            if taken >= BYTES_PER_WAKE:
+                break
+
+    def _take_all(
+        self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
+    ) -> None:
+        """Datagrams that came in one read; most often all for one connection."""
+        segment_bytes = max(1, segment_bytes)
+        datagrams = max(1, -(-len(data) // segment_bytes))
+        self._received[0] += datagrams
+        self._received[1] += len(data) + datagrams * header_bytes(sender)
+        connection = self._routes.get(destination(bytes(data[:LONGEST_ID_END])))
+        if connection is None:
+            left = [bytes(data[at : at + segment_bytes]) for at in range(0, len(data), segment_bytes)]
+        else:
+            left = connection.receive_batch(data, segment_bytes, sender, now)
+            touched[connection] = None
+        for datagram in left:
+            self._take(datagram, sender, now, touched)
+
     def _take(self, datagram: bytes, sender: Any, now: float, touched: dict[Connection, None]) -> None:
-        self._received[0] += 1
-        self._received[1] += len(datagram) + header_bytes(sender)
         connection = self._routes.get(destination(datagram))
         if connection is None:
             connection = self._meet(datagram, sender, now)
@@ -235,7 +260,7 @@ class Endpoint:
             return self._welcome(verdict, now)
         self._unwanted += 1
         if verdict is not None:
-            self._send(verdict, sender, Pass.AT_ONCE, now)
+            self._send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
@@ -282,35 +307,59 @@ class Endpoint:
         self._timers.discard(connection)
         self._gate.withdraw(connection)
 
-    def _transmit(self, connection: Connection, now: float, turn: bool = False) -> None:
+    def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
+        if self._backlog and not connection.is_over:
+            self._touched[connection] = None  # the driving task comes back to it
+            return
         self._touched.pop(connection, None)
         how = Pass.TURN if turn else Pass.AT_ONCE
-        for datagram, recipient in connection.transmit(now, gated=not self._gate.is_open, turn=turn):
-            if self._send(datagram, recipient, how, now):
-                connection.count_sent(len(datagram))
+
+        def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
+            if self._send(data, segment_bytes, recipient, how, now):
+                connection.count_sent(-(-len(data) // segment_bytes), len(data))
+
+        connection.transmit(now, out, gated=not self._gate.is_open, turn=turn)
         if connection.is_over:
             self._remove(connection)
-        else:
-            if connection.wants_turn:
-                self._gate.ask(connection)
-            self._arm(connection, now)
+            return
+        if connection.wants_turn:
+            self._gate.ask(connection)
+        if connection.has_more:
+            self.touch(connection)
+        self._arm(connection, now)
 
-    def _send(self, datagram: bytes, recipient: Any, how: Pass, now: float) -> bool:
+    def _send(
+        self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass, now: float
+    ) -> bool:
+        datagrams = -(-len(data) // segment_bytes)
         try:
-            self._socket.sendto(datagram, recipient)
+            sent = 0 if self._backlog else self._socket.send(data, segment_bytes, recipient)
         except OSError:
-            # Full buffers, no route, a network that is down: the same to QUIC as a lost datagram.
-            self._unsent += 1
+            # No route, a network that is down: the same to QUIC as a lost datagram.
+            self._unsent += datagrams
             return False
-        size = len(datagram) + header_bytes(recipient)
-        self._sent[0] += 1
+        if sent < len(data):
+            # The system's buffer is full: the rest waits for it, and so does whatever comes next.
+            self._backlog.append((bytes(data[sent:]), segment_bytes, recipient))
+            self._wake()
+        size = len(data) + datagrams * header_bytes(recipient)
+        self._sent[0] += datagrams
         self._sent[1] += size
         self._gate.charge(size, how, now)
         return True
 
+    async def _send_backlog(self) -> None:
+        while self._backlog:
+            await trio.lowlevel.wait_writable(self._socket.raw)
+            data, segment_bytes, recipient = self._backlog.popleft()
+            with suppress(OSError):
+                sent = self._socket.send(data, segment_bytes, recipient)
+                if sent < len(data):
+                    self._backlog.appendleft((data[sent:], segment_bytes, recipient))
+
     def _give_turns(self, now: float) -> None:
-        while (connection := self._gate.next_turn(now)) is not None:
-            self._transmit(connection, now, turn=True)
+        while not self._backlog and (turn := self._gate.next_turn(now)) is not None:
+            self._transmit(turn.asker, now, turn.datagrams)
         self._wake_by(self._gate.ready_at(now), now)
 
     def _arm(self, connection: Connection, now: float) -> None:
@@ -362,7 +411,11 @@ async def open_endpoint(
     failure: Exception | None = None
     with await bind(HostPort(host, port), setting) as sock:
         endpoint = Endpoint(
-            identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
+            identity,
+            DatagramSocket(sock),
+            gate=gate,
+            reception=reception,
+            idle_timeout_seconds=idle_timeout_seconds,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.receive_forever)

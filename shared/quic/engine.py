@@ -1,25 +1,21 @@
 """The seam to the QUIC engine: aioquic's connection, with what Penstock needs done differently.
 
 * Both sides show a certificate, and only Ed25519 is taken (checked in `shared.connection`).
-* Receive windows follow what the application has *consumed*. aioquic's own windows double on
-  receipt, so a slow reader would hold an unbounded amount.
+* Receive windows follow what the application has *consumed* (`windows`).
 * Stream data waits for its turn at the gate; everything else leaves at once.
+* Bulk data is sent and received in batches (`sending`, `receiving`, `recovery`).
 * What a stranger can make us allocate before or beside that is bounded.
 
-This file alone touches aioquic's private parts; `tests/test_connection.py` names each of them, so
-an upgrade that moves one fails there first.
+This package alone touches aioquic's private parts; `tests/test_engine_internals.py` names each of
+them, so an upgrade that moves one fails there first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.connection import (
-    CONNECTION_LIMIT_FRAME_CAPACITY,
-    MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnection,
     QuicConnectionError,
     QuicConnectionState,
     QuicNetworkPath,
@@ -28,24 +24,23 @@ from aioquic.quic.connection import (
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
+from aioquic.tls import Epoch
 from cryptography import x509
 
 from shared.core.errors import Reason
-from shared.core.gate import MAX_DATAGRAM_BYTES
 from shared.identity import Identity
+from shared.quic.pacing import EnginePacer
+from shared.quic.receiving import BatchReceiver
+from shared.quic.recovery import Recovery
+from shared.quic.rope import Rope
+from shared.quic.sending import BatchSender, Out
+from shared.quic.windows import ConsumedWindows
 from shared.quic_settings import (
     ACK_DELAY_SECONDS,
     AT_ONCE_DATAGRAMS,
-    CONNECTION_WINDOW_BYTES,
-    MAX_CONNECTION_WINDOW_BYTES,
     MAX_CRYPTO_BYTES,
     MAX_GAPS,
-    MAX_STREAM_WINDOW_BYTES,
-    STREAM_WINDOW_BYTES,
-    CountingReno,
-    TurnPacer,
     configure,
 )
 
@@ -60,8 +55,8 @@ class PathFigures:
     lost_datagrams: int
 
 
-class QuicEngine(QuicConnection):
-    """One QUIC connection, sans I/O: aioquic's, with consumed-based windows and turns at the gate."""
+class QuicEngine(BatchSender, BatchReceiver, ConsumedWindows):
+    """One QUIC connection, sans I/O: aioquic's, with batches, consumed windows and turns at the gate."""
 
     def __init__(
         self,
@@ -72,21 +67,30 @@ class QuicEngine(QuicConnection):
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
     ) -> None:
+        configuration = configure(identity, is_client, idle_timeout_seconds)
         super().__init__(
-            configuration=configure(identity, is_client, idle_timeout_seconds),
+            configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )
-        self.wants_turn = False  # after `datagrams`: stream data waits for a turn
-        self._pacer = TurnPacer(max_datagram_size=MAX_DATAGRAM_BYTES)
-        self._loss._pacer = self._pacer
+        self.wants_turn = False  # after `send`: stream data waits for a turn
+        self.has_more = False  # after `send`: others should have their turn, then we again
+        self._loss = self._recovery = Recovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=not is_client,
+            send_probe=self._send_probe,
+            logger=self._logger,
+        )
+        self._pacer = EnginePacer(max_datagram_size=self._max_datagram_size, congestion=self._recovery._cc)
+        self._recovery._pacer = self._pacer
         self._ack_delay = ACK_DELAY_SECONDS
         # Unidirectional streams have no use here, so none may be opened.
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
         self._gated = False
-        self._has_turn = False
-        self._consumed = 0
-        self._stream_consumed: dict[int, int] = {}
+        self._turn = 0
+        self._stream_consumed = {}
 
     # What the shell asks
 
@@ -131,12 +135,11 @@ class QuicEngine(QuicConnection):
 
     def figures(self) -> PathFigures:
         """Path statistics."""
-        congestion = self._loss._cc
         return PathFigures(
             rtt_seconds=self._loss._rtt_smoothed,
-            window_bytes=congestion.congestion_window,
-            in_flight_bytes=congestion.bytes_in_flight,
-            lost_datagrams=congestion.lost_datagrams if isinstance(congestion, CountingReno) else 0,
+            window_bytes=self._loss.congestion_window,
+            in_flight_bytes=self._loss.bytes_in_flight,
+            lost_datagrams=self._recovery.lost_packets,
         )
 
     # What the shell does
@@ -145,41 +148,31 @@ class QuicEngine(QuicConnection):
         """Close with a reason of ours; the peer hears both."""
         super().close(int(reason), None, detail)
 
-    def consume(self, stream_id: int, count: int) -> bool:
-        """The application took `count` bytes off a stream; True if the peer should hear of it now."""
-        self._consumed += count
-        if stream_id in self._streams:
-            self._stream_consumed[stream_id] = self._stream_consumed.get(stream_id, 0) + count
-            if self._stream_limit_due(self._streams[stream_id]):
-                return True
-        return self._connection_limit_due()
+    def send(self, now: float, out: Out, *, gated: bool, turn: int = 0) -> None:
+        """Hand `out` the datagrams to send now.
 
-    def consume_rest(self, stream_id: int) -> bool:
-        """Whatever the stream received and nobody will read counts as taken."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return False
-        rest = stream.receiver.highest_offset - self._stream_consumed.get(stream_id, 0)
-        return self.consume(stream_id, max(0, rest))
-
-    def forget(self, stream_id: int) -> None:
-        """Drop the books of a stream that is no longer known."""
-        self._stream_consumed.pop(stream_id, None)
-
-    def datagrams(self, now: float, *, gated: bool, turn: bool = False) -> list[tuple[bytes, Any]]:
-        """Datagrams to send now, with their destinations.
-
-        Gated without a turn: only what cannot wait. With a turn: at most one application datagram
-        as well. Afterwards `wants_turn` says whether stream data is left that could be sent.
+        Gated without a turn: only what cannot wait. With a turn: up to `turn` datagrams of stream
+        data as well. Afterwards `wants_turn` and `has_more` say whether data is left that could go.
         """
-        self.wants_turn = False
+        self.wants_turn = self.has_more = False
         if not self._network_paths:
-            return []
-        self._gated, self._has_turn = gated, turn
-        sent = self.datagrams_to_send(now)
-        if turn and not sent:  # nothing could use it: do not ask again before something changes
+            return
+        self._gated, self._turn = gated, turn
+        self._pacer.allowance = turn if gated else None
+        may_send_data = turn > 0 or not gated
+        has_sent = False
+        if not (self._can_batch() and self._is_quiet(now)):
+            for datagram, recipient in self.datagrams_to_send(now):
+                out(datagram, len(datagram), recipient)
+                has_sent = True
+        if may_send_data and self._can_batch():
+            has_sent |= self._send_batches(now, out)
+        self._pacer.allowance = None
+        if self._can_batch():
+            self._consider_more(now)
+            self.has_more &= has_sent  # or it would never end
+        if turn and not has_sent:  # nothing could use it: do not ask again before something changes
             self.wants_turn = False
-        return sent
 
     # aioquic's, done differently
 
@@ -196,6 +189,20 @@ class QuicEngine(QuicConnection):
         super()._initialize(peer_cid)
         if not self._is_client:
             self.tls._request_client_certificate = True
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        known = len(self._streams)
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        for new in self._streams_queue[len(self._streams_queue) - (len(self._streams) - known) :]:
+            _rope_in(new)
+        return stream
+
+    def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
+        is_new = stream_id not in self._streams
+        stream = super()._get_or_create_stream_for_send(stream_id)
+        if is_new:
+            _rope_in(stream)
+        return stream
 
     def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         start = buf.tell()
@@ -221,87 +228,73 @@ class QuicEngine(QuicConnection):
     def _write_application(
         self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float
     ) -> None:
-        """Build application packets, leaving out stream data unless the gate is open or gave a turn.
+        """Build application packets, leaving out stream data that has to wait or will go in batches.
 
-        Streams with data are hidden from aioquic for the pass. It cannot be left to the pacer
+        Streams with such data are hidden from aioquic for the pass. It cannot be left to the pacer
         alone: a packet that carries a due acknowledgement skips the pacer and is filled up with data.
         """
-        if not self._gated:
-            self._pacer.allowance = None
-            super()._write_application(builder, network_path, now)
-            return
-        self._pacer.allowance = 1 if self._has_turn else AT_ONCE_DATAGRAMS
+        can_batch = self._can_batch()
         hidden: list[QuicStream] = []
-        if not self._has_turn:
+        if self._gated and not self._turn:
+            self._pacer.allowance = AT_ONCE_DATAGRAMS
             hidden = [stream for stream in self._streams_queue if _has_data(stream)]
-            self._streams_queue = [stream for stream in self._streams_queue if not _has_data(stream)]
+        elif can_batch:
+            hidden = [stream for stream in self._streams_queue if self._batchable(stream)]
+        if hidden:
+            self._streams_queue = [stream for stream in self._streams_queue if stream not in hidden]
         try:
             super()._write_application(builder, network_path, now)
         finally:
             self._streams_queue = hidden + self._streams_queue
-            self._pacer.allowance = None
-            self._pacing_at = None
-            self._consider_asking(now)
+            if self._gated:
+                self._pacing_at = None
+                if not can_batch:
+                    self._consider_more(now)
 
-    def _consider_asking(self, now: float) -> None:
-        """Ask for a turn only if a full datagram could use it: data, window and pace permitting."""
+    def _is_quiet(self, now: float) -> bool:
+        """Nothing but batches is to be sent: aioquic need not be asked. It takes longer to say no."""
+        path, ack_at = self._network_paths[0], self._spaces[Epoch.ONE_RTT].ack_at
+        if (
+            len(self._network_paths) > 1
+            or (ack_at is not None and ack_at <= now)
+            or path.remote_challenges
+            or self._ping_pending
+            or self._handshake_done_pending
+            or self._retire_connection_ids
+            or self._streams_blocked_pending
+            or self._cryptos[Epoch.ONE_RTT]._update_key_requested
+            or not self._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
+            or self._connection_limit_due()
+            or self._local_max_data.value != self._local_max_data.sent
+            or self._streams_limit_due()
+            or not all(connection_id.was_sent for connection_id in self._host_cids)
+        ):
+            return False
+        holds_data = self._gated and not self._turn
+        return not any(self._needs_aioquic(stream, holds_data) for stream in self._streams_queue)
+
+    def _needs_aioquic(self, stream: QuicStream, holds_data: bool) -> bool:
+        if stream.is_finished or stream.receiver.stop_pending or stream.sender.reset_pending:
+            return True
+        if self._stream_limit_due(stream):
+            return True
+        return not holds_data and _has_data(stream) and not self._batchable(stream)
+
+    def _consider_more(self, now: float) -> None:
+        """Data that window and pace allow asks for a turn, or for another pass; paced data for a timer."""
+        self._pacing_at = None
         room = self._loss.congestion_window - self._loss.bytes_in_flight
         if room < self._max_datagram_size or not any(map(_has_data, self._streams_queue)):
             return
-        self._pacing_at = self._pacer.next_send_time(now)
-        self.wants_turn = self._pacing_at is None
+        self._pacing_at = self._pacer.ready_at(now)
+        if self._pacing_at is None:
+            self.wants_turn = self._gated
+            self.has_more = not self._gated and any(map(self._could_send, self._streams_queue))
 
-    def _connection_limit_due(self) -> bool:
-        window = self._connection_window()
-        return self._consumed + window - self._local_max_data.sent >= window // 4
-
-    def _connection_window(self) -> int:
-        return min(MAX_CONNECTION_WINDOW_BYTES, CONNECTION_WINDOW_BYTES + self._consumed)
-
-    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
-        max_data, max_streams = self._local_max_data, self._local_max_streams_bidi
-        if self._connection_limit_due():
-            max_data.value = max(max_data.value, self._consumed + self._connection_window())
-        # As aioquic: a new stream limit is told once it is worth more than what is left.
-        told = [max_data]
-        if max_streams.sent - max_streams.used < max_streams.value - max_streams.sent:
-            told.append(max_streams)
-        for limit in told:
-            if limit.value == limit.sent:
-                continue
-            frame = builder.start_frame(
-                limit.frame_type,
-                capacity=CONNECTION_LIMIT_FRAME_CAPACITY,
-                handler=self._on_connection_limit_delivery,
-                handler_args=(limit,),
-            )
-            frame.push_uint_var(limit.value)
-            limit.sent = limit.value
-
-    def _stream_window(self, stream: QuicStream) -> int:
-        consumed = self._stream_consumed.get(_id(stream), 0)
-        return consumed + min(MAX_STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES + consumed)
-
-    def _stream_limit_due(self, stream: QuicStream) -> bool:
-        if stream.receiver.is_finished:
+    def _could_send(self, stream: QuicStream) -> bool:
+        if not _has_data(stream):
             return False
-        return self._stream_window(stream) - stream.max_stream_data_local_sent >= STREAM_WINDOW_BYTES // 4
-
-    def _write_stream_limits(
-        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
-    ) -> None:
-        if not self._stream_limit_due(stream):
-            return
-        stream.max_stream_data_local = max(stream.max_stream_data_local, self._stream_window(stream))
-        frame = builder.start_frame(
-            QuicFrameType.MAX_STREAM_DATA,
-            capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
-            handler=self._on_max_stream_data_delivery,
-            handler_args=(stream,),
-        )
-        frame.push_uint_var(_id(stream))
-        frame.push_uint_var(stream.max_stream_data_local)
-        stream.max_stream_data_local_sent = stream.max_stream_data_local
+        return stream.sender.next_offset < self._flow_limit(stream) or stream.sender._pending_eof
 
 
 def _has_data(stream: QuicStream) -> bool:
@@ -311,6 +304,5 @@ def _has_data(stream: QuicStream) -> bool:
     return len(sender._pending) > 0 or sender._pending_eof
 
 
-def _id(stream: QuicStream) -> int:
-    assert stream.stream_id is not None  # only handshake streams have none
-    return stream.stream_id
+def _rope_in(stream: QuicStream) -> None:
+    stream.sender._buffer = Rope()  # type: ignore[assignment]  # it has what the sender uses

@@ -1,0 +1,75 @@
+"""The pacer: spreads a connection's datagrams over time, a quantum at a time.
+
+A sender that empties its congestion window at once fills the queue of the slowest link on the
+path. So datagrams leave at a rate, from a bucket that gains `rate` bytes a second. Waking for
+every datagram would cost more than building it; the bucket is therefore looked at in quanta: a
+wait ends when QUANTUM_SECONDS of the rate are there, and what is there then leaves as one burst.
+
+Trade-off: a longer quantum means fewer wake-ups and longer bursts into the first queue. One
+millisecond is what the timers resolve anyway (Linux's fq sends up to 1 ms per burst as well);
+a timer that comes late is made up for, up to BURST_SECONDS. At most BURST_DATAGRAMS leave at
+once, whatever the rate: that much the receive buffer of a modest system holds.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+QUANTUM_SECONDS = 0.001
+BURST_SECONDS = 0.002
+LEAST_BURST_DATAGRAMS = 10  # RFC 9002 section 7.7: the initial window may leave at once
+BURST_DATAGRAMS = 256
+
+
+class Pacer:
+    """How many datagrams may leave now. Bytes are UDP payloads; open until a rate is set."""
+
+    def __init__(self, datagram_bytes: int) -> None:
+        self.datagram_bytes = datagram_bytes
+        self._rate = inf
+        self._burst_bytes = float(BURST_DATAGRAMS * datagram_bytes)
+        self._level = self._burst_bytes
+        self._counted_at = -inf
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second; `inf` before the first sample of the path."""
+        return self._rate
+
+    def set_rate(self, rate: float, now: float, quantum_bytes: float | None = None) -> None:
+        """Pace at `rate` bytes/s from `now` on, in bursts of at least `quantum_bytes` (or our own).
+
+        Rates that are no use (zero, negative, not a number) are taken as one datagram a second.
+        """
+        self._mint(now)
+        self._rate = rate if rate > self.datagram_bytes else float(self.datagram_bytes)
+        wanted = max(self._rate * BURST_SECONDS, quantum_bytes or 0.0)
+        most, least = BURST_DATAGRAMS * self.datagram_bytes, LEAST_BURST_DATAGRAMS * self.datagram_bytes
+        self._burst_bytes = float(max(least, min(most, wanted)))
+        self._level = min(self._level, self._burst_bytes)
+
+    def allowance(self, now: float) -> int:
+        """Whole datagrams that may leave at `now`."""
+        self._mint(now)
+        return max(0, int(self._level // self.datagram_bytes))
+
+    def spend(self, count: float, now: float) -> None:
+        """`count` bytes left; the level may go below zero."""
+        self._mint(now)
+        self._level -= count
+
+    def ready_at(self, now: float) -> float:
+        """When it is worth looking again: `now` if a datagram may leave, else when a quantum may."""
+        if self.allowance(now) > 0:
+            return now
+        quantum = max(float(self.datagram_bytes), min(self._rate * QUANTUM_SECONDS, self._burst_bytes / 2))
+        return max(now, self._counted_at) + (quantum - self._level) / self._rate
+
+    def _mint(self, now: float) -> None:
+        if now <= self._counted_at:
+            return
+        if self._rate == inf or self._counted_at == -inf:
+            self._level = self._burst_bytes
+        else:
+            self._level = min(self._burst_bytes, self._level + self._rate * (now - self._counted_at))
+        self._counted_at = now
