@@ -101,18 +101,21 @@ async def _penstock_sender(job: Job, pipe: Pipe) -> None:
     identity = Identity.generate()
     async with open_endpoint(identity, "127.0.0.1") as endpoint, trio.open_nursery() as nursery:
         pipe.send((identity.id, endpoint.local.port))
-        nursery.start_soon(_accept_all, endpoint, nursery)
+        connections: list[Connection] = []
+        nursery.start_soon(_accept_all, endpoint, nursery, connections)
         while await trio.to_thread.run_sync(pipe.recv) == "start":
             endpoint.set_rate(job.cap)
             started = time.process_time()
             await trio.to_thread.run_sync(pipe.recv)
-            pipe.send((time.process_time() - started, str(endpoint.statistics())))
+            paths = [connection.statistics() for connection in connections if connection.is_established]
+            pipe.send((time.process_time() - started, f"{paths[:1]}"))
         nursery.cancel_scope.cancel()
 
 
-async def _accept_all(endpoint: Any, nursery: trio.Nursery) -> None:
+async def _accept_all(endpoint: Any, nursery: trio.Nursery, connections: list[Connection]) -> None:
     while True:
-        nursery.start_soon(_give, await endpoint.accept())
+        connections.append(await endpoint.accept())
+        nursery.start_soon(_give, connections[-1])
 
 
 async def _take(connection: Connection, count: int, verify: bool) -> None:
@@ -126,7 +129,9 @@ async def _take(connection: Connection, count: int, verify: bool) -> None:
     assert received == count
 
 
-async def _penstock_receiver(job: Job, node: Any, port: int, begin: Callable[[], None]) -> None:
+async def _penstock_receiver(
+    job: Job, node: Any, port: int, begin: Callable[[], None], end: Callable[[], None]
+) -> None:
     async with open_endpoint(Identity.generate(), "127.0.0.1") as endpoint:
         connections = [
             await endpoint.connect(node, HostPort("127.0.0.1", port)) for _ in range(job.connections)
@@ -138,6 +143,7 @@ async def _penstock_receiver(job: Job, node: Any, port: int, begin: Callable[[],
         async with trio.open_nursery() as nursery:
             for connection in connections:
                 nursery.start_soon(_take, connection, job.total_bytes // job.connections, job.verify)
+        end()
 
 
 # aioquic as its examples drive it
@@ -190,7 +196,7 @@ async def _stock_sender(pipe: Pipe) -> None:
         pipe.send((time.process_time() - started, ""))
 
 
-async def _stock_receiver(job: Job, port: int, begin: Callable[[], None]) -> None:
+async def _stock_receiver(job: Job, port: int, begin: Callable[[], None], end: Callable[[], None]) -> None:
     configuration = QuicConfiguration(alpn_protocols=["bench"], verify_mode=ssl.CERT_NONE)
     async with stock_connect(
         "127.0.0.1", port, configuration=configuration, create_protocol=_StockReceiver
@@ -198,6 +204,7 @@ async def _stock_receiver(job: Job, port: int, begin: Callable[[], None]) -> Non
         assert isinstance(client, _StockReceiver)
         begin()
         await client.take(job.total_bytes, job.verify)
+        end()
 
 
 # Both
@@ -221,19 +228,25 @@ def measure(job: Job) -> dict[str, float]:
     process = multiprocessing.Process(target=_sender_process, args=(job, theirs), daemon=True)
     process.start()
     node, port = ours.recv()
-    started = [0.0, 0.0]
+    started: list[float] = []
+
+    ended: list[Any] = []
+
+    def end() -> None:
+        started.extend((time.perf_counter(), time.process_time()))
+        ours.send("stop")
+        ended.extend(ours.recv())
 
     def begin() -> None:
         ours.send("start")
-        started[:] = time.perf_counter(), time.process_time()
+        started.extend((time.perf_counter(), time.process_time()))
 
     if job.engine == "stock":
-        asyncio.run(_stock_receiver(job, port, begin))
+        asyncio.run(_stock_receiver(job, port, begin, end))
     else:
-        trio.run(_penstock_receiver, job, node, port, begin)
-    seconds, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
-    ours.send("stop")
-    sender_cpu, note = ours.recv()
+        trio.run(_penstock_receiver, job, node, port, begin, end)
+    seconds, cpu = started[2] - started[0], started[3] - started[1]
+    sender_cpu, note = ended
     ours.send("end")
     process.join()
     if note:

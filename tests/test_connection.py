@@ -426,7 +426,7 @@ def test_a_gated_pass_carries_no_stream_data_even_with_an_acknowledgement_due() 
     client, server = world.sides
     while not (client.is_ready and server.is_ready and client.engine._handshake_confirmed):
         world.step(gated=False)
-    server.engine.send_stream_data(1, bytes(20_000))
+    server.engine.send_stream_data(1, bytes(200_000))
     client.engine.send_stream_data(0, bytes(20_000))
     for _ in range(3):  # data comes in, so acknowledgements fall due at the client
         for datagram in server.send(world.now, gated=False):

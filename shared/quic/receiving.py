@@ -13,30 +13,37 @@ exactly one STREAM frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from aioquic.quic.connection import (
-    END_STATES,
     QuicConnection,
     QuicConnectionError,
     QuicConnectionState,
     QuicReceiveContext,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicStreamFrame
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import FinalSizeError
 from aioquic.tls import Epoch
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import CipherContext
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.quic.press import HEADER_BYTES, SAMPLE_AT, SAMPLE_BYTES, TAG_BYTES, xor
-from shared.quic_settings import CONNECTION_ID_BYTES, MAX_GAPS
+from shared.quic_settings import (
+    CONNECTION_ID_BYTES,
+    MAX_GAPS,
+    MAX_UNACKNOWLEDGED,
+    SETTLED_ACK_DELAY_SECONDS,
+    SETTLED_PACKETS,
+)
 
 _LEAST_BYTES = SAMPLE_AT + SAMPLE_BYTES
 RECEIVE_BYTES = 1 << 16  # the most that comes at once
 _FIRST_BYTE = 0x41  # short header with a two-byte packet number, key phase 0
 _LOW_BITS = bytes(mask & 0x1F for mask in range(256))
-_NO_SPIN = bytes(byte & ~0x20 for byte in range(256))
 _SPIN_BIT = 0x20
 
 
@@ -53,8 +60,36 @@ class _Stretch:
         self.header = -1  # and that frame header as a number
 
 
+class _Headers:
+    """The headers of all packets in a buffer, with their protection (RFC 9001 section 5.4) taken off."""
+
+    def __init__(
+        self, data: memoryview, step: int, mask: CipherContext, usual: int, connection_id: bytes
+    ) -> None:
+        samples = [data[at : at + SAMPLE_BYTES] for at in range(SAMPLE_AT, len(data), step)]
+        masks = mask.update(b"".join(samples))
+        self._firsts = xor(data[0::step].tobytes(), masks[0::16].translate(_LOW_BITS))
+        high = xor(data[HEADER_BYTES - 2 :: step].tobytes(), masks[1::16])
+        low = xor(data[HEADER_BYTES - 1 :: step].tobytes(), masks[2::16])
+        headers = bytearray((bytes([usual]) + connection_id + bytes(2)) * len(samples))
+        headers[0::HEADER_BYTES] = self._firsts
+        headers[HEADER_BYTES - 2 :: HEADER_BYTES] = high
+        headers[HEADER_BYTES - 1 :: HEADER_BYTES] = low
+        self._headers = bytes(headers)
+        self._numbers = [above << 8 | below for above, below in zip(high, low, strict=True)]
+        self._starts = range(0, len(data), step)
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes, int]]:
+        """Per packet: where it starts, its first byte, its header as authenticated, its truncated number."""
+        headers = self._headers
+        whole = [headers[at : at + HEADER_BYTES] for at in range(0, len(headers), HEADER_BYTES)]
+        return zip(self._starts, self._firsts, whole, self._numbers, strict=True)
+
+
 class BatchReceiver(QuicConnection):
     """The receiving half of the fast path."""
+
+    _unacknowledged = 0  # packets, about
 
     def receive_batch(self, data: memoryview, segment_bytes: int, addr: Any, now: float) -> list[bytes]:
         """Take datagrams of `segment_bytes` each (the last may be shorter) that came in a row.
@@ -68,6 +103,21 @@ class BatchReceiver(QuicConnection):
         if left:
             data = data[: len(data) - rest]
         return self._open_all(data, segment_bytes, now) + left
+
+    def _note_eliciting(self, packets: int, now: float) -> None:
+        """Packets that want to be acknowledged came in one buffer."""
+        space = self._spaces[Epoch.ONE_RTT]
+        if space.largest_received_packet > SETTLED_PACKETS:
+            self._ack_delay = SETTLED_ACK_DELAY_SECONDS
+        self._unacknowledged += packets
+        if self._unacknowledged >= MAX_UNACKNOWLEDGED:
+            space.ack_at = now
+        elif space.ack_at is None:
+            space.ack_at = now + self._ack_delay
+
+    def _write_ack_frame(self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float) -> None:
+        self._unacknowledged = 0
+        super()._write_ack_frame(builder, space, now)
 
     def _can_receive_batch(self, addr: Any) -> bool:
         if self._state is not QuicConnectionState.CONNECTED or not self._handshake_confirmed:
@@ -87,34 +137,36 @@ class BatchReceiver(QuicConnection):
         recv = self._cryptos[Epoch.ONE_RTT].recv
         assert recv.aead is not None
         assert recv.hp is not None
-        count = -(-len(data) // step)
-        samples = [data[at : at + SAMPLE_BYTES] for at in range(SAMPLE_AT, len(data), step)]
-        masks = recv.hp._encryptor.update(b"".join(samples))
-        firsts = xor(data[0::step].tobytes(), masks[0::16].translate(_LOW_BITS))
-        high = xor(data[HEADER_BYTES - 2 :: step].tobytes(), masks[1::16])
-        low = xor(data[HEADER_BYTES - 1 :: step].tobytes(), masks[2::16])
         usual = _FIRST_BYTE | recv.key_phase << 2
-        is_usual = firsts.translate(_NO_SPIN) == bytes([usual]) * count
+        headers = _Headers(data, step, recv.hp._encryptor, usual, self.host_cid)
         decrypt, iv = recv.aead._aead.decrypt, recv.aead._iv
-        space, connection_id = self._spaces[Epoch.ONE_RTT], self.host_cid
-        taking = _Taking(self, space, now)
+        taking = _Taking(self, self._spaces[Epoch.ONE_RTT], now)
         left: list[bytes] = []
-        for at, first, number_high, number_low in zip(
-            range(0, len(data), step), firsts, high, low, strict=True
-        ):
-            if not is_usual and first & ~_SPIN_BIT != usual:
+        first = usual
+        following, frame, size, chunks = taking.position()
+        for at, first, header, truncated in headers:
+            if first & ~_SPIN_BIT != usual:
                 left.append(bytes(data[at : at + step]))
                 continue
-            number = taking.number_of(number_high << 8 | number_low)
-            header = b"%c%b%c%c" % (first, connection_id, number_high, number_low)
-            nonce = (iv ^ number).to_bytes(12, "big")
+            is_next = following >= 0 and following & 0xFFFF == truncated
+            number = following if is_next else taking.number_of(truncated)
+            sealed = data[at + HEADER_BYTES : at + step]
             try:
-                plain = decrypt(nonce, data[at + HEADER_BYTES : at + step], header)
+                plain = decrypt((iv ^ number).to_bytes(12, "big"), sealed, header)
             except InvalidTag:  # not ours, or forged
                 left.append(bytes(data[at : at + step]))
                 continue
+            if is_next and int.from_bytes(plain[:size], "big") == frame:
+                # The usual case: the next number, and the frame header that follows from the one before.
+                chunks.append(plain[size:])
+                frame += len(plain) - size
+                following += 1
+                continue
+            taking.catch_up(following, frame, first)
             if not taking.take(number, first, plain):
                 break
+            following, frame, size, chunks = taking.position()
+        taking.catch_up(following, frame, first)
         taking.finish()
         return left
 
@@ -150,7 +202,7 @@ class _Taking:
         self._first = self._following = -1  # a run of numbers taken and not yet recorded
         self._expected = space.expected_packet_number
         self._is_eliciting = False
-        self._has_taken = False
+        self._count = 0  # packets taken
         self._newest = -1, 0  # number and first byte of the highest number taken
         self._stretch = _Stretch()
 
@@ -164,22 +216,42 @@ class _Taking:
             return number - 0x10000
         return number
 
+    def position(self) -> tuple[int, int, int, list[bytes]]:
+        """What would be the usual next packet: its number, its frame header (as a number, and its length).
+
+        And where its data goes. A number of -1 is no packet's: then nothing is usual.
+        """
+        stretch = self._stretch
+        following = self._following if self._following > self._space.largest_received_packet else -1
+        return following, stretch.header, stretch.header_bytes, stretch.chunks
+
+    def catch_up(self, following: int, frame: int, first_byte: int) -> None:
+        """Usual packets were taken, up to this position."""
+        if following > self._following:
+            self._count += following - self._following
+            self._following = self._expected = following
+            self._stretch.stop += frame - self._stretch.header
+            self._stretch.header = frame
+            self._newest = following - 1, first_byte
+
     def take(self, number: int, first_byte: int, plain: bytes) -> bool:
         """One authentic packet; False when the connection is closing."""
+        connection, space = self._connection, self._space
         if number != self._following:
             self._record()
-            if number <= self._space.largest_received_packet and number in self._space.received_packets:
-                return True  # a duplicate
+        if number <= space.largest_received_packet and number in space.received_packets:
+            return True  # a duplicate
+        if number != self._following:
             self._first = number
         try:
             self._take_payload(plain)
         except QuicConnectionError as error:
             self._close(error)
-        if self._connection._state in END_STATES or self._connection._close_pending:
+        if connection._state is not QuicConnectionState.CONNECTED or connection._close_pending:
             self._first = self._following = -1
             return False
         self._following = number + 1
-        self._has_taken = True
+        self._count += 1
         if number >= self._expected:
             self._expected = number + 1
         if number > self._newest[0]:
@@ -194,7 +266,9 @@ class _Taking:
             self._deliver()
         except QuicConnectionError as error:
             self._close(error)
-        if not self._has_taken or connection._state in END_STATES or connection._close_pending:
+        if not self._count or connection._close_pending:
+            return
+        if connection._state is not QuicConnectionState.CONNECTED:
             return
         space.expected_packet_number = max(space.expected_packet_number, self._expected)
         number, first_byte = self._newest
@@ -204,19 +278,11 @@ class _Taking:
             connection._spin_highest_pn = number
         connection._close_at = self._now + connection._idle_timeout()
         connection._ack_eliciting_sent_since_receipt = False
-        if self._is_eliciting and space.ack_at is None:
-            space.ack_at = self._now + connection._ack_delay
+        if self._is_eliciting:
+            connection._note_eliciting(self._count, self._now)
 
     def _take_payload(self, plain: bytes) -> None:
         stretch = self._stretch
-        size = stretch.header_bytes
-        if int.from_bytes(plain[:size], "big") == stretch.header:
-            # The usual case: the frame header that follows from the one before.
-            stretch.chunks.append(plain[size:])
-            grown = len(plain) - size
-            stretch.stop += grown
-            stretch.header += grown
-            return
         frame = _lone_stream_frame(plain)
         if frame is None or frame[0] not in self._connection._streams:
             self._deliver()
