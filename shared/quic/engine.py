@@ -34,7 +34,7 @@ from shared.quic.pacing import EnginePacer
 from shared.quic.receiving import BatchReceiver
 from shared.quic.recovery import Recovery
 from shared.quic.rope import Rope
-from shared.quic.sending import BatchSender, Out
+from shared.quic.sending import Out
 from shared.quic.windows import ConsumedWindows
 from shared.quic_settings import (
     ACK_DELAY_SECONDS,
@@ -55,7 +55,7 @@ class PathFigures:
     lost_datagrams: int
 
 
-class QuicEngine(BatchSender, BatchReceiver, ConsumedWindows):
+class QuicEngine(BatchReceiver, ConsumedWindows):
     """One QUIC connection, sans I/O: aioquic's, with batches, consumed windows and turns at the gate."""
 
     def __init__(
@@ -159,16 +159,17 @@ class QuicEngine(BatchSender, BatchReceiver, ConsumedWindows):
             return
         self._gated, self._turn = gated, turn
         self._pacer.allowance = turn if gated else None
-        may_send_data = turn > 0 or not gated
+        can_batch = self._can_batch()
         has_sent = False
-        if not (self._can_batch() and self._is_quiet(now)):
+        if not (can_batch and self._is_quiet() and self._send_due_ack(now, out)):
             for datagram, recipient in self.datagrams_to_send(now):
                 out(datagram, len(datagram), recipient)
                 has_sent = True
-        if may_send_data and self._can_batch():
+            can_batch = self._can_batch()
+        if can_batch and (turn > 0 or not gated):
             has_sent |= self._send_batches(now, out)
         self._pacer.allowance = None
-        if self._can_batch():
+        if can_batch:
             self._consider_more(now)
             self.has_more &= has_sent  # or it would never end
         if turn and not has_sent:  # nothing could use it: do not ask again before something changes
@@ -251,18 +252,25 @@ class QuicEngine(BatchSender, BatchReceiver, ConsumedWindows):
                 if not can_batch:
                     self._consider_more(now)
 
-    def _is_quiet(self, now: float) -> bool:
-        """Nothing but batches is to be sent: aioquic need not be asked. It takes longer to say no."""
-        path, ack_at = self._network_paths[0], self._spaces[Epoch.ONE_RTT].ack_at
+    def _send_due_ack(self, now: float, out: Out) -> bool:
+        """The acknowledgement, if one is due, left without aioquic's help."""
+        ack_at = self._one_rtt_space.ack_at
+        return ack_at is None or ack_at > now or self._send_ack(now, out)
+
+    def _is_quiet(self) -> bool:
+        """Nothing but batches and acknowledgements is to be sent: aioquic need not be asked.
+
+        It takes longer to say no.
+        """
+        path = self._network_paths[0]
         if (
             len(self._network_paths) > 1
-            or (ack_at is not None and ack_at <= now)
             or path.remote_challenges
             or self._ping_pending
             or self._handshake_done_pending
             or self._retire_connection_ids
             or self._streams_blocked_pending
-            or self._cryptos[Epoch.ONE_RTT]._update_key_requested
+            or self._one_rtt._update_key_requested
             or not self._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
             or self._connection_limit_due()
             or self._local_max_data.value != self._local_max_data.sent

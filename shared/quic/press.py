@@ -68,7 +68,7 @@ class Press:
 
     def chunk_bytes(self, stream_id: int, start: int) -> int:
         """Stream bytes per packet of a group that starts at offset `start` of a stream."""
-        return self._plain_bytes - 1 - _varint_bytes(stream_id) - _offset_bytes(start)
+        return self._plain_bytes - 1 - varint_bytes(stream_id) - _offset_bytes(start)
 
     def print(
         self, seal: Seal, number: int, rope: Rope, stream_id: int, start: int, stop: int, fin: bool
@@ -85,7 +85,7 @@ class Press:
         full, tail = divmod(data_bytes, chunk)
         count = full + (tail > 0)
         self._write_headers(seal, number, count)
-        kind = bytes([_STREAM | _OFFSET_FLAG]) + _varint(stream_id)
+        kind = bytes([_STREAM | _OFFSET_FLAG]) + varint(stream_id)
         offset_flag = _SHORT_OFFSETS << 1 if _offset_bytes(start) == 4 else 3 << 62
         pack = _frame_header(len(kind), _offset_bytes(start)).pack_into
         last = count - 1
@@ -112,6 +112,16 @@ class Press:
         self._mask_headers(seal, count)
         return self._wire_view[: last * self.packet_bytes + HEADER_BYTES + size + TAG_BYTES]
 
+    def print_one(self, seal: Seal, number: int, payload: bytes) -> memoryview:
+        """One datagram with these frames, padded to what header protection samples. Valid as above."""
+        payload = payload.ljust(4 - NUMBER_BYTES, b"\0")
+        end = HEADER_BYTES + len(payload) + TAG_BYTES
+        self._write_headers(seal, number, 1)
+        nonce = (seal.iv ^ number).to_bytes(12, "big")
+        seal.encrypt_into(nonce, payload, self._headers[0], self._wire_view[HEADER_BYTES:end])
+        self._mask_headers(seal, 1)
+        return self._wire_view[:end]
+
     def _plain_slots(self, chunk: int) -> list[memoryview]:
         slots = self._plains.get(chunk)
         if slots is None:
@@ -124,6 +134,9 @@ class Press:
         """Unmasked headers for `count` packets, one byte position of all of them at a time."""
         wire, step = self._wire, self.packet_bytes
         end = (count - 1) * step + HEADER_BYTES
+        if count == 1:
+            wire[:end] = bytes([seal.first_byte]) + seal.connection_id + (number & 0xFFFF).to_bytes(2, "big")
+            return
         for at, byte in enumerate(bytes([seal.first_byte]) + seal.connection_id):
             wire[at:end:step] = bytes([byte]) * count
         low = number & 0xFFFF
@@ -164,10 +177,12 @@ def _offset_bytes(start: int) -> int:
     return 4 if start + GROUP_BYTES < _SHORT_OFFSETS else 8
 
 
-def _varint_bytes(number: int) -> int:
+def varint_bytes(number: int) -> int:
+    """How long a number is on the wire (RFC 9000 section 16)."""
     return 1 if number < 1 << 6 else 2 if number < 1 << 14 else 4 if number < 1 << 30 else 8
 
 
-def _varint(number: int) -> bytes:
-    size = _varint_bytes(number)
+def varint(number: int) -> bytes:
+    """A number on the wire (RFC 9000 section 16)."""
+    size = varint_bytes(number)
     return (number | (size.bit_length() - 1) << (8 * size - 2)).to_bytes(size, "big")

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from aioquic.quic.connection import (
-    QuicConnection,
     QuicConnectionError,
     QuicConnectionState,
     QuicReceiveContext,
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.ciphers import CipherContext
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.quic.press import HEADER_BYTES, SAMPLE_AT, SAMPLE_BYTES, TAG_BYTES, xor
+from shared.quic.sending import BatchSender
 from shared.quic_settings import (
     CONNECTION_ID_BYTES,
     MAX_GAPS,
@@ -86,10 +86,8 @@ class _Headers:
         return zip(self._starts, self._firsts, whole, self._numbers, strict=True)
 
 
-class BatchReceiver(QuicConnection):
+class BatchReceiver(BatchSender):
     """The receiving half of the fast path."""
-
-    _unacknowledged = 0  # packets, about
 
     def receive_batch(self, data: memoryview, segment_bytes: int, addr: Any, now: float) -> list[bytes]:
         """Take datagrams of `segment_bytes` each (the last may be shorter) that came in a row.
@@ -106,7 +104,7 @@ class BatchReceiver(QuicConnection):
 
     def _note_eliciting(self, packets: int, now: float) -> None:
         """Packets that want to be acknowledged came in one buffer."""
-        space = self._spaces[Epoch.ONE_RTT]
+        space = self._one_rtt_space
         if space.largest_received_packet > SETTLED_PACKETS:
             self._ack_delay = SETTLED_ACK_DELAY_SECONDS
         self._unacknowledged += packets
@@ -122,25 +120,23 @@ class BatchReceiver(QuicConnection):
     def _can_receive_batch(self, addr: Any) -> bool:
         if self._state is not QuicConnectionState.CONNECTED or not self._handshake_confirmed:
             return False
-        context = self._cryptos[Epoch.ONE_RTT].recv
-        path = self._network_paths[0]
+        aead, path = self._one_rtt.recv.aead, self._network_paths[0]
         return (
-            context.aead is not None
-            and isinstance(context.aead._aead, AESGCM)
-            and not self._cryptos[Epoch.ZERO_RTT].recv.is_valid()
+            aead is not None
+            and isinstance(aead._aead, AESGCM)
             and path.addr == addr
             and path.is_validated
             and not self._close_pending
         )
 
     def _open_all(self, data: memoryview, step: int, now: float) -> list[bytes]:
-        recv = self._cryptos[Epoch.ONE_RTT].recv
+        recv = self._one_rtt.recv
         assert recv.aead is not None
         assert recv.hp is not None
         usual = _FIRST_BYTE | recv.key_phase << 2
         headers = _Headers(data, step, recv.hp._encryptor, usual, self.host_cid)
         decrypt, iv = recv.aead._aead.decrypt, recv.aead._iv
-        taking = _Taking(self, self._spaces[Epoch.ONE_RTT], now)
+        taking = _Taking(self, self._one_rtt_space, now)
         left: list[bytes] = []
         first = usual
         following, frame, size, chunks = taking.position()

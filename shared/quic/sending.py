@@ -13,18 +13,21 @@ for what is kept of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import QuicFrameType, QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.quic.pacing import EnginePacer
-from shared.quic.press import Press, Seal
-from shared.quic.recovery import Batch
+from shared.quic.press import Press, Seal, varint
+from shared.quic.recovery import Batch, Recovery
 from shared.quic.rope import Rope
 from shared.quic.windows import stream_number
 from shared.quic_settings import CONNECTION_ID_BYTES, PACKETS_PER_KEY
@@ -32,6 +35,7 @@ from shared.quic_settings import CONNECTION_ID_BYTES, PACKETS_PER_KEY
 Out = Callable[[bytes | memoryview, int, Any], None]
 """Takes datagrams: the bytes, the length of each but the last, the address. The bytes are lent."""
 
+MAX_ACK_RANGES_HERE = 32  # in a packet of its own; aioquic fits as many as it can
 PASS_DATAGRAMS = 256  # of one connection before others have their turn
 _UNAMBIGUOUS_NUMBERS = 1 << 15  # half the range of a two-byte packet number
 _FIRST_BYTE = 0x41  # short header with a two-byte packet number
@@ -42,13 +46,27 @@ class BatchSender(QuicConnection):
     """The sending half of the fast path."""
 
     _pacer: EnginePacer
+    _recovery: Recovery
     _batched = 0  # packets sealed under the present keys
+    _unacknowledged = 0  # packets received since the last acknowledgement, about
+
+    # An enum's hash is a Python function: looking these up in their dicts took a tenth of a pass.
+
+    @cached_property
+    def _one_rtt(self) -> CryptoPair:
+        """Only asked once the handshake is confirmed; it stays the same from then on."""
+        return self._cryptos[Epoch.ONE_RTT]
+
+    @cached_property
+    def _one_rtt_space(self) -> QuicPacketSpace:
+        """As `_one_rtt`."""
+        return self._spaces[Epoch.ONE_RTT]
 
     def _can_batch(self) -> bool:
         """Nothing about the connection is unusual at present."""
         if self._state is not QuicConnectionState.CONNECTED or not self._handshake_confirmed:
             return False
-        crypto = self._cryptos[Epoch.ONE_RTT]
+        crypto = self._one_rtt
         return (
             crypto.send.aead is not None
             and isinstance(crypto.send.aead._aead, AESGCM)
@@ -78,7 +96,7 @@ class BatchSender(QuicConnection):
     def _room(self, now: float) -> int:
         """Full datagrams that window, pace and packet numbers allow now."""
         window = self._loss.congestion_window - self._loss.bytes_in_flight
-        numbers = self._spaces[Epoch.ONE_RTT].largest_acked_packet + _UNAMBIGUOUS_NUMBERS
+        numbers = self._one_rtt_space.largest_acked_packet + _UNAMBIGUOUS_NUMBERS
         return min(
             window // self._max_datagram_size, self._pacer.datagrams(now), numbers - self._packet_number
         )
@@ -88,7 +106,7 @@ class BatchSender(QuicConnection):
         left = min(PASS_DATAGRAMS, self._room(now))
         has_sent = False
         # After a request for new keys a packet of aioquic's has to come first: it changes them.
-        while left > 0 and not self._cryptos[Epoch.ONE_RTT]._update_key_requested:
+        while left > 0 and not self._one_rtt._update_key_requested:
             stream = next(filter(self._batchable, self._streams_queue), None)
             if stream is None:
                 break
@@ -131,6 +149,46 @@ class BatchSender(QuicConnection):
         out(printed, press.packet_bytes, self._network_paths[0].addr)
         return count
 
+    def _send_ack(self, now: float, out: Out) -> bool:
+        """Send the due acknowledgement in a packet of its own; False if aioquic had better do it.
+
+        As QuicConnection._write_ack_frame, which also asks for an acknowledgement of this one now and then.
+        """
+        space, number = self._one_rtt_space, self._packet_number
+        ranges = list(space.ack_queue)
+        is_asking_turn = len(ranges) > 1 and number % 8 == 0
+        if not ranges or len(ranges) > MAX_ACK_RANGES_HERE or is_asking_turn:
+            return False
+        if self._one_rtt._update_key_requested or space.largest_received_time is None:
+            return False
+        delay = int((now - space.largest_received_time) * 1_000_000) >> self._local_ack_delay_exponent
+        newest = ranges.pop()
+        fields = [QuicFrameType.ACK, newest.stop - 1, delay, len(ranges), newest.stop - 1 - newest.start]
+        above = newest.start
+        for part in reversed(ranges):
+            fields += [above - part.stop - 1, part.stop - 1 - part.start]
+            above = part.start
+        payload = b"".join(map(varint, fields))
+        printed = _press(self._max_datagram_size).print_one(self._seal(), number, payload)
+        packet = QuicSentPacket(
+            epoch=Epoch.ONE_RTT,
+            in_flight=False,
+            is_ack_eliciting=False,
+            is_crypto_packet=False,
+            packet_number=number,
+            packet_type=QuicPacketType.ONE_RTT,
+            sent_time=now,
+            sent_bytes=len(printed),
+            delivery_handlers=[(self._on_ack_delivery, (space, space.largest_received_packet))],
+        )
+        self._packet_number += 1
+        self._loss.on_packet_sent(packet=packet, space=space)
+        self._network_paths[0].bytes_sent += len(printed)
+        space.ack_at = None
+        self._unacknowledged = 0
+        out(printed, len(printed), self._network_paths[0].addr)
+        return True
+
     def _note_sent(self, stream: QuicStream, start: int, stop: int, fin: bool) -> None:
         """What QuicStreamSender.get_frame keeps, for a stretch."""
         sender = stream.sender
@@ -145,7 +203,7 @@ class BatchSender(QuicConnection):
 
     def _note_batch(self, batch: Batch, now: float) -> None:
         """What QuicConnection._flush_builder keeps, for a batch."""
-        self._loss.on_packet_sent(packet=batch, space=self._spaces[Epoch.ONE_RTT])
+        self._loss.on_packet_sent(packet=batch, space=self._one_rtt_space)
         self._pacer.spend(batch.count, batch.sent_bytes, now)
         self._network_paths[0].bytes_sent += batch.sent_bytes
         if not self._ack_eliciting_sent_since_receipt:
@@ -158,7 +216,7 @@ class BatchSender(QuicConnection):
             self.send_ping(0)
 
     def _seal(self) -> Seal:
-        crypto: CryptoPair = self._cryptos[Epoch.ONE_RTT]
+        crypto = self._one_rtt
         aead, protection = crypto.send.aead, crypto.send.hp
         assert aead is not None
         assert protection is not None
