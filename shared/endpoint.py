@@ -22,6 +22,7 @@ from shared.connection import Connection
 from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
+from shared.core.passes import Passes
 from shared.identity import Identity
 from shared.quic import QuicEngine
 from shared.reception import Reception, Welcome
@@ -75,6 +76,7 @@ class Endpoint:
         self._arrival = trio.lowlevel.ParkingLot()
         self._touched: dict[Connection, None] = {}
         self._timers: Timers[Connection] = Timers()
+        self._passes: Passes[Connection] = Passes()
         self._sleep = trio.CancelScope()  # of the driving task; its deadline moves
         self._is_closed = False
         self._backlog: deque[tuple[bytes, int, Any]] = deque()  # what the system had no room for
@@ -305,6 +307,7 @@ class Endpoint:
         self._half_open.discard(connection)
         self._touched.pop(connection, None)
         self._timers.discard(connection)
+        self._passes.discard(connection)
         self._gate.withdraw(connection)
 
     def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
@@ -313,16 +316,19 @@ class Endpoint:
             return
         self._touched.pop(connection, None)
         how = Pass.TURN if turn else Pass.AT_ONCE
+        may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
 
         def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
             if self._send(data, segment_bytes, recipient, how, now):
                 connection.count_sent(-(-len(data) // segment_bytes), len(data))
+            if may_pass and len(data) > segment_bytes:
+                self._passes.passed(connection, now)
 
-        connection.transmit(now, out, gated=not self._gate.is_open, turn=turn)
+        connection.transmit(now, out, gated=not may_pass, turn=turn)
         if connection.is_over:
             self._remove(connection)
             return
-        if connection.wants_turn:
+        if connection.wants_turn and not self._gate.is_open:
             self._gate.ask(connection)
         if connection.has_more:
             self.touch(connection)
@@ -364,6 +370,8 @@ class Endpoint:
 
     def _arm(self, connection: Connection, now: float) -> None:
         wake_at = max(connection.timer_at(), now + MIN_TIMER_SECONDS)
+        if connection.wants_turn and self._gate.is_open:
+            wake_at = min(wake_at, max(now, self._passes.next_at(connection, now)))
         self._timers.set(connection, wake_at)
         self._wake_by(wake_at, now)
 

@@ -26,13 +26,13 @@ MAX_CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
 MAX_CRYPTO_BYTES = 32 * 1024  # of handshake messages per epoch; two certificates take under 2 KiB
 MAX_GAPS = 2048  # holes in one stream's received ranges; a lost half of a full window makes 800
 
-# An acknowledgement waits 5 ms while a connection gets going, later 10: aioquic's 1 ms would cost a
+# An acknowledgement waits 5 ms while a connection gets going, later 16: aioquic's 1 ms would cost a
 # viewer of five sources about 3 Mbit/s of uplink for acknowledgements alone; peers assume up to
 # 25 ms. On a fast path so many packets come meanwhile that the sender would run out of window.
 ACK_DELAY_SECONDS = 0.005
 SETTLED_PACKETS = 256  # received; from then on
-SETTLED_ACK_DELAY_SECONDS = 0.01
-MAX_UNACKNOWLEDGED = 512  # packets; then the acknowledgement leaves at once
+SETTLED_ACK_DELAY_SECONDS = 0.016
+MAX_UNACKNOWLEDGED = 192  # packets; then the acknowledgement leaves at once
 AT_ONCE_DATAGRAMS = 16  # of control frames in one pass; more leave with the next event
 
 # AES-GCM keys are changed well before the 2^23 packets that RFC 9001 section 6.6 allows them.

@@ -24,7 +24,9 @@ from shared.core.gate import HEADER_BYTES_V4, HEADER_BYTES_V6
 from shared.core.ids import HostPort
 from shared.quic_settings import CONNECTION_ID_BYTES
 
-SOCKET_BUFFER_BYTES = 4 * 1024 * 1024  # as much of it as the system grants
+SEND_BUFFER_BYTES = 4 * 1024 * 1024  # as much of both as the system grants
+RECEIVE_BUFFER_BYTES = 16 * 1024 * 1024  # what many connections send while we are busy
+MODEST_BUFFER_BYTES = 1024 * 1024  # with less, bursts of a single connection are lost
 RECEIVE_BYTES = 65536  # the most that UDP_GRO joins
 
 _UDP_SEGMENT, _UDP_GRO = 103, 104  # linux/udp.h; not in the socket module
@@ -150,19 +152,22 @@ def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+    for option, size in (
+        (socket.SO_SNDBUF, SEND_BUFFER_BYTES),
+        (socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
+        (_SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES),
+    ):
         with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-    with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES)
-    granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    if granted < SOCKET_BUFFER_BYTES:
-        _LOG.warning(
-            "the system grants a receive buffer of %d bytes instead of %d, so bursts may be lost: "
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+    granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux doubles it for its books
+    if granted < RECEIVE_BUFFER_BYTES:
+        level = logging.WARNING if granted < MODEST_BUFFER_BYTES else logging.INFO
+        _LOG.log(
+            level,
+            "the system grants a receive buffer of %d KiB, so bursts may be lost: "
             "set the sysctl net.core.rmem_max to %d",
-            granted,
-            SOCKET_BUFFER_BYTES,
-            SOCKET_BUFFER_BYTES,
+            granted // 1024,
+            RECEIVE_BUFFER_BYTES,
         )
 
 

@@ -5,10 +5,11 @@ path. So datagrams leave at a rate, from a bucket that gains `rate` bytes a seco
 every datagram would cost more than building it; the bucket is therefore looked at in quanta: a
 wait ends when QUANTUM_SECONDS of the rate are there, and what is there then leaves as one burst.
 
-Trade-off: a longer quantum means fewer wake-ups and longer bursts into the first queue. One
-millisecond is what the timers resolve anyway (Linux's fq sends up to 1 ms per burst as well);
-a timer that comes late is made up for, up to BURST_SECONDS. At most BURST_DATAGRAMS leave at
-once, whatever the rate: that much the receive buffer of a modest system holds.
+Trade-off: a longer quantum means fewer wake-ups and longer bursts into the first queue. On a fast
+path it is one millisecond of the rate, which is what timers resolve anyway. On a slow one, where
+a millisecond is less than a datagram or two, it is up to 4 ms, but no more than 8 datagrams. A timer
+that comes late is made up for: an edge that is busy with a hundred connections comes late for
+all of them, and larger bursts are what makes it faster then.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from __future__ import annotations
 from math import inf
 
 QUANTUM_SECONDS = 0.001
-BURST_SECONDS = 0.002
+SLOW_QUANTUM_SECONDS = 0.004  # as long as that is no more than
+SLOW_QUANTUM_DATAGRAMS = 8
+BURST_SECONDS = 0.002  # what a late timer may make up for,
+SLOW_BURST_SECONDS = 0.016  # as long as that is no more than
+SLOW_BURST_DATAGRAMS = 32
 LEAST_BURST_DATAGRAMS = 10  # RFC 9002 section 7.7: the initial window may leave at once
-BURST_DATAGRAMS = 256
+BURST_DATAGRAMS = 256  # whatever the rate; the receive buffer of a modest system holds it
 
 
 class Pacer:
@@ -28,6 +33,7 @@ class Pacer:
         self.datagram_bytes = datagram_bytes
         self._rate = inf
         self._burst_bytes = float(BURST_DATAGRAMS * datagram_bytes)
+        self._quantum_bytes = float(datagram_bytes)
         self._level = self._burst_bytes
         self._counted_at = -inf
 
@@ -43,9 +49,13 @@ class Pacer:
         """
         self._mint(now)
         self._rate = rate if rate > self.datagram_bytes else float(self.datagram_bytes)
-        wanted = max(self._rate * BURST_SECONDS, quantum_bytes or 0.0)
-        most, least = BURST_DATAGRAMS * self.datagram_bytes, LEAST_BURST_DATAGRAMS * self.datagram_bytes
-        self._burst_bytes = float(max(least, min(most, wanted)))
+        size = self.datagram_bytes
+        slow = min(self._rate * SLOW_BURST_SECONDS, SLOW_BURST_DATAGRAMS * size)
+        wanted = max(self._rate * BURST_SECONDS, slow, quantum_bytes or 0.0, LEAST_BURST_DATAGRAMS * size)
+        self._burst_bytes = float(min(BURST_DATAGRAMS * size, wanted))
+        slow = min(self._rate * SLOW_QUANTUM_SECONDS, SLOW_QUANTUM_DATAGRAMS * size)
+        wanted = max(self._rate * QUANTUM_SECONDS, slow, quantum_bytes or 0.0, size)
+        self._quantum_bytes = min(self._burst_bytes / 2, wanted)
         self._level = min(self._level, self._burst_bytes)
 
     def allowance(self, now: float) -> int:
@@ -62,8 +72,7 @@ class Pacer:
         """When it is worth looking again: `now` if a datagram may leave, else when a quantum may."""
         if self.allowance(now) > 0:
             return now
-        quantum = max(float(self.datagram_bytes), min(self._rate * QUANTUM_SECONDS, self._burst_bytes / 2))
-        return max(now, self._counted_at) + (quantum - self._level) / self._rate
+        return max(now, self._counted_at) + (self._quantum_bytes - self._level) / self._rate
 
     def _mint(self, now: float) -> None:
         if now <= self._counted_at:

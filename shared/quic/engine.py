@@ -45,6 +45,9 @@ from shared.quic_settings import (
 )
 
 
+SOON_SECONDS = 0.0005  # a timer would come later than another pass
+
+
 @dataclass(frozen=True, slots=True)
 class PathFigures:
     """What the engine knows of the path."""
@@ -295,7 +298,7 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
         if room < self._max_datagram_size or not any(map(_has_data, self._streams_queue)):
             return
         self._pacing_at = self._pacer.ready_at(now)
-        if self._pacing_at is None:
+        if self._pacing_at is None or self._pacing_at < now + SOON_SECONDS:
             self.wants_turn = self._gated
             self.has_more = not self._gated and any(map(self._could_send, self._streams_queue))
 
