@@ -38,6 +38,7 @@ class Stream:
         self._loss = loss  # why the connection ended, if it did
         self._blocked = blocked  # the connection's streams whose writers wait
         self._unread: deque[bytes] = deque()
+        self._read_bytes = 0  # of the first unread chunk
         self._at_end = False  # no more will come after what is unread
         self._receive_refusal: Refused | None = None
         self._send_refusal: Refused | None = None
@@ -95,10 +96,7 @@ class Stream:
                 return b""
             self._check_alive()
             await self._readable.park()
-        taken = self._unread.popleft()
-        if len(taken) > max_bytes:
-            self._unread.appendleft(taken[max_bytes:])
-            taken = taken[:max_bytes]
+        taken = self._take_unread(max_bytes)
         if self._engine.consume(self.id, len(taken)):
             self._touch()
         return taken
@@ -185,10 +183,20 @@ class Stream:
 
     # Private
 
+    def _take_unread(self, max_bytes: int) -> bytes:
+        chunk, start = self._unread[0], self._read_bytes
+        if len(chunk) - start > max_bytes:
+            self._read_bytes = start + max_bytes
+            return chunk[start : start + max_bytes]
+        self._read_bytes = 0
+        self._unread.popleft()
+        return chunk[start:] if start else chunk
+
     def _end_reading(self, refusal: Refused) -> None:
         if self._receive_refusal is None:
             self._receive_refusal = refusal
         self._unread.clear()
+        self._read_bytes = 0
         if self._loss() is None and self._engine.consume_rest(self.id):
             self._touch()
         self._readable.unpark_all()

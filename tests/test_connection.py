@@ -265,8 +265,8 @@ async def test_many_finished_streams_leave_nothing_behind() -> None:
         for number in range(300):
             assert await ask(pair.near, b"%d" % number) == b"%d" % number
         await ask(pair.near, b"and the last acknowledgements")
-        assert pair.near.statistics().streams < 20
-        assert pair.far.statistics().streams < 20
+        assert pair.near.statistics().streams < 100  # those of the last few milliseconds
+        assert pair.far.statistics().streams < 100
         pair.near.close()
 
 

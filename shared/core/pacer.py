@@ -20,8 +20,8 @@ QUANTUM_SECONDS = 0.001
 SLOW_QUANTUM_SECONDS = 0.004  # as long as that is no more than
 SLOW_QUANTUM_DATAGRAMS = 8
 BURST_SECONDS = 0.002  # what a late timer may make up for,
-SLOW_BURST_SECONDS = 0.016  # as long as that is no more than
-SLOW_BURST_DATAGRAMS = 32
+SLOW_BURST_SECONDS = 0.025  # as long as that is no more than
+SLOW_BURST_DATAGRAMS = 64
 LEAST_BURST_DATAGRAMS = 10  # RFC 9002 section 7.7: the initial window may leave at once
 BURST_DATAGRAMS = 256  # whatever the rate; the receive buffer of a modest system holds it
 

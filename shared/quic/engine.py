@@ -44,7 +44,6 @@ from shared.quic_settings import (
     configure,
 )
 
-
 SOON_SECONDS = 0.0005  # a timer would come later than another pass
 
 

@@ -102,13 +102,16 @@ class BatchReceiver(BatchSender):
             data = data[: len(data) - rest]
         return self._open_all(data, segment_bytes, now) + left
 
-    def _note_eliciting(self, packets: int, now: float) -> None:
-        """Packets that want to be acknowledged came in one buffer."""
+    def _note_eliciting(self, packets: int, at_once: bool, now: float) -> None:
+        """Packets that want to be acknowledged came in one buffer; an end of a stream does so at once.
+
+        Whoever serves a stream waits for that before it takes on the next.
+        """
         space = self._one_rtt_space
         if space.largest_received_packet > SETTLED_PACKETS:
             self._ack_delay = SETTLED_ACK_DELAY_SECONDS
         self._unacknowledged += packets
-        if self._unacknowledged >= MAX_UNACKNOWLEDGED:
+        if at_once or self._unacknowledged >= MAX_UNACKNOWLEDGED:
             space.ack_at = now
         elif space.ack_at is None:
             space.ack_at = now + self._ack_delay
@@ -197,7 +200,7 @@ class _Taking:
         self._now = now
         self._first = self._following = -1  # a run of numbers taken and not yet recorded
         self._expected = space.expected_packet_number
-        self._is_eliciting = False
+        self._is_eliciting = self._has_ended_stream = False
         self._count = 0  # packets taken
         self._newest = -1, 0  # number and first byte of the highest number taken
         self._stretch = _Stretch()
@@ -275,7 +278,7 @@ class _Taking:
         connection._close_at = self._now + connection._idle_timeout()
         connection._ack_eliciting_sent_since_receipt = False
         if self._is_eliciting:
-            connection._note_eliciting(self._count, self._now)
+            connection._note_eliciting(self._count, self._has_ended_stream, self._now)
 
     def _take_payload(self, plain: bytes) -> None:
         stretch = self._stretch
@@ -294,6 +297,7 @@ class _Taking:
         stretch.header_bytes = size
         stretch.header = int.from_bytes(plain[:size], "big") + len(plain) - size
         if fin:
+            self._has_ended_stream = True
             self._deliver(fin=True)
         elif stretch.stop + RECEIVE_BYTES >= limit:
             stretch.header = -1  # the next header may have another form
