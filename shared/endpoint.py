@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -24,9 +24,10 @@ from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
 from shared.core.passes import Passes
 from shared.identity import Identity
+from shared.outlet import Outlet
 from shared.quic import QuicEngine
 from shared.reception import Reception, Welcome
-from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve
+from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
 from shared.timers import Timers
 
 READS_PER_WAKE = 64  # then other tasks get their turn,
@@ -79,10 +80,8 @@ class Endpoint:
         self._passes: Passes[Connection] = Passes()
         self._sleep = trio.CancelScope()  # of the driving task; its deadline moves
         self._is_closed = False
-        self._backlog: deque[tuple[bytes, int, Any]] = deque()  # what the system had no room for
-        self._sent = [0, 0]  # datagrams, bytes
+        self._outlet = Outlet(sock, self._gate)
         self._received = [0, 0]
-        self._unsent = 0
         self._unwanted = 0
 
     # For tasks
@@ -137,11 +136,11 @@ class Endpoint:
         return EndpointStatistics(
             connections=sum(connection.is_established for connection in self._connections),
             half_open=len(self._half_open),
-            bytes_sent=self._sent[1],
+            bytes_sent=self._outlet.bytes,
             bytes_received=self._received[1],
-            datagrams_sent=self._sent[0],
+            datagrams_sent=self._outlet.datagrams,
             datagrams_received=self._received[0],
-            unsent_datagrams=self._unsent,
+            unsent_datagrams=self._outlet.refused,
             unwanted_datagrams=self._unwanted,
         )
 
@@ -194,8 +193,8 @@ class Endpoint:
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
                 await trio.sleep_forever()
-            if self._backlog:
-                await self._send_backlog()
+            if self._outlet.is_full:
+                await self._outlet.drain()
             now = clock.now()
             self._fire_timers(now)
             for connection in list(self._touched):
@@ -237,7 +236,7 @@ class Endpoint:
         self._received[1] += len(data) + datagrams * header_bytes(sender)
         connection = self._routes.get(destination(bytes(data[:LONGEST_ID_END])))
         if connection is None:
-            left = [bytes(data[at : at + segment_bytes]) for at in range(0, len(data), segment_bytes)]
+            left = split(data, segment_bytes)
         else:
             left = connection.receive_batch(data, segment_bytes, sender, now)
             touched[connection] = None
@@ -245,13 +244,10 @@ class Endpoint:
             self._take(datagram, sender, now, touched)
 
     def _take(self, datagram: bytes, sender: Any, now: float, touched: dict[Connection, None]) -> None:
-        connection = self._routes.get(destination(datagram))
-        if connection is None:
-            connection = self._meet(datagram, sender, now)
-        if connection is None:
-            return
-        connection.receive(datagram, sender, now)
-        touched[connection] = None
+        connection = self._routes.get(destination(datagram)) or self._meet(datagram, sender, now)
+        if connection is not None:
+            connection.receive(datagram, sender, now)
+            touched[connection] = None
 
     def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
         """What a datagram for nobody earns."""
@@ -262,7 +258,7 @@ class Endpoint:
             return self._welcome(verdict, now)
         self._unwanted += 1
         if verdict is not None:
-            self._send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
+            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
@@ -284,13 +280,9 @@ class Endpoint:
         now = clock.now()
         engine = QuicEngine(self.identity, is_client=True, idle_timeout_seconds=self._idle_timeout_seconds)
         connection = Connection(
-            engine,
-            self,
-            expected=node,
-            now=now,
-            handshake_seconds=handshake_seconds,
-            keep_alive_seconds=keep_alive_seconds,
-        )
+            engine, self, expected=node, now=now,
+            handshake_seconds=handshake_seconds, keep_alive_seconds=keep_alive_seconds,
+        )  # fmt: skip
         self._add(connection, engine.host_cid)
         connection.dial(sockaddr, now)
         self.touch(connection)
@@ -311,7 +303,7 @@ class Endpoint:
         self._gate.withdraw(connection)
 
     def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
-        if self._backlog and not connection.is_over:
+        if self._outlet.is_full and not connection.is_over:
             self._touched[connection] = None  # the driving task comes back to it
             return
         self._touched.pop(connection, None)
@@ -319,12 +311,14 @@ class Endpoint:
         may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
 
         def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
-            if self._send(data, segment_bytes, recipient, how, now):
+            if self._outlet.send(data, segment_bytes, recipient, how, now):
                 connection.count_sent(-(-len(data) // segment_bytes), len(data))
             if may_pass and len(data) > segment_bytes:
                 self._passes.passed(connection, now)
 
         connection.transmit(now, out, gated=not may_pass, turn=turn)
+        if self._outlet.is_full:
+            self._wake()
         if connection.is_over:
             self._remove(connection)
             return
@@ -334,37 +328,8 @@ class Endpoint:
             self.touch(connection)
         self._arm(connection, now)
 
-    def _send(
-        self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass, now: float
-    ) -> bool:
-        datagrams = -(-len(data) // segment_bytes)
-        try:
-            sent = 0 if self._backlog else self._socket.send(data, segment_bytes, recipient)
-        except OSError:
-            # No route, a network that is down: the same to QUIC as a lost datagram.
-            self._unsent += datagrams
-            return False
-        if sent < len(data):
-            # The system's buffer is full: the rest waits for it, and so does whatever comes next.
-            self._backlog.append((bytes(data[sent:]), segment_bytes, recipient))
-            self._wake()
-        size = len(data) + datagrams * header_bytes(recipient)
-        self._sent[0] += datagrams
-        self._sent[1] += size
-        self._gate.charge(size, how, now)
-        return True
-
-    async def _send_backlog(self) -> None:
-        while self._backlog:
-            await trio.lowlevel.wait_writable(self._socket.raw)
-            data, segment_bytes, recipient = self._backlog.popleft()
-            with suppress(OSError):
-                sent = self._socket.send(data, segment_bytes, recipient)
-                if sent < len(data):
-                    self._backlog.appendleft((data[sent:], segment_bytes, recipient))
-
     def _give_turns(self, now: float) -> None:
-        while not self._backlog and (turn := self._gate.next_turn(now)) is not None:
+        while not self._outlet.is_full and (turn := self._gate.next_turn(now)) is not None:
             self._transmit(turn.asker, now, turn.datagrams)
         self._wake_by(self._gate.ready_at(now), now)
 
@@ -382,7 +347,7 @@ class Endpoint:
 
     def _next_deadline(self) -> float:
         now = clock.now()
-        if self._touched:
+        if self._touched or self._outlet.is_full:
             return -inf
         return trio.current_time() + min(self._timers.next_at(), self._gate.ready_at(now)) - now
 
@@ -417,13 +382,10 @@ async def open_endpoint(
         max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above
     )
     failure: Exception | None = None
-    with await bind(HostPort(host, port), setting) as sock:
+    with await bind(HostPort(host, port), setting) as raw:
+        sock = DatagramSocket(raw)
         endpoint = Endpoint(
-            identity,
-            DatagramSocket(sock),
-            gate=gate,
-            reception=reception,
-            idle_timeout_seconds=idle_timeout_seconds,
+            identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.receive_forever)

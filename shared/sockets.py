@@ -171,6 +171,11 @@ def _prepare(sock: socket.socket) -> None:
         )
 
 
+def split(data: memoryview, segment_bytes: int) -> list[bytes]:
+    """The single datagrams of what was received in a row."""
+    return [bytes(data[at : at + segment_bytes]) for at in range(0, len(data), segment_bytes)]
+
+
 def destination(datagram: bytes) -> bytes:
     """The connection id that a datagram is for; empty if it is too short to have one of ours."""
     if not datagram:
