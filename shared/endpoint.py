@@ -230,8 +230,7 @@ class Endpoint:
         self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
     ) -> None:
         """Datagrams that came in one read; most often all for one connection."""
-        segment_bytes = max(1, segment_bytes)
-        datagrams = max(1, -(-len(data) // segment_bytes))
+        datagrams = -(-len(data) // segment_bytes) if data else 1
         self._received[0] += datagrams
         self._received[1] += len(data) + datagrams * header_bytes(sender)
         connection = self._routes.get(destination(bytes(data[:LONGEST_ID_END])))

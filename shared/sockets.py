@@ -173,7 +173,7 @@ def _prepare(sock: socket.socket) -> None:
 
 def split(data: memoryview, segment_bytes: int) -> list[bytes]:
     """The single datagrams of what was received in a row."""
-    return [bytes(data[at : at + segment_bytes]) for at in range(0, len(data), segment_bytes)]
+    return [bytes(data[at : at + segment_bytes]) for at in range(0, len(data), max(1, segment_bytes))]
 
 
 def destination(datagram: bytes) -> bytes:
