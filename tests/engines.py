@@ -98,6 +98,8 @@ class World:
         """Send what can be sent, and go on to the next happening."""
         for index, side in enumerate(self.sides):
             datagrams = side.send(self.now, gated=gated)
+            while isinstance(side.engine, QuicEngine) and side.engine.has_more:
+                datagrams += side.send(self.now, gated=gated)
             if isinstance(side.engine, QuicEngine) and side.engine.wants_turn:
                 datagrams += side.send(self.now, gated=True, turn=self._dice.choice([1, 3, 60]))
             delay = 0.01 + self._dice.random() * 0.02  # enough for one pass to overtake another

@@ -87,7 +87,7 @@ def test_the_private_parts_of_aioquic_are_where_we_reach_for_them() -> None:
         assert [name for name in names.split() if not hasattr(one, name)] == [], owner
     assert pair.send.aead is not None
     assert isinstance(pair.send.aead._aead, AESGCM)
-    assert {"_request_client_certificate", "_peer_certificate"} <= set(vars(client.tls))
+    assert {"_request_client_certificate", "_peer_certificate", "_supported_groups"} <= set(vars(client.tls))
 
 
 def test_the_methods_of_aioquic_take_what_we_expect() -> None:

@@ -25,7 +25,7 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import Epoch
+from aioquic.tls import Epoch, Group
 from cryptography import x509
 
 from shared.core.errors import Reason
@@ -190,7 +190,10 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        if not self._is_client:
+        if self._is_client:
+            # aioquic makes a key for each of four groups; this one is quickest, and everybody has it.
+            self.tls._supported_groups = [Group.X25519]
+        else:
             self.tls._request_client_certificate = True
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
