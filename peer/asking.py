@@ -41,7 +41,7 @@ class Asking:
         self._store = store
         self._changed = changed
         self._scopes: dict[int, trio.CancelScope] = {}
-        self._parts: OrderedDict[Place, bytearray] = OrderedDict()
+        self._parts: OrderedDict[Place, list[bytes]] = OrderedDict()  # leaves, in order
         self._unstored: OrderedDict[Place, bytes] = OrderedDict()
         self._disk_warned = False
         self.origins: dict[InfoHash, bytearray] = {}
@@ -148,12 +148,12 @@ class Asking:
         if not verify_leaf(data, leaves[leaf * HASH_BYTES : (leaf + 1) * HASH_BYTES]):
             raise ProtocolError(Reason.BAD_DATA, f"leaf {leaf} of piece {order.piece}")
         if self._core.leaf_arrived(order.request, order.node, size, clock.now()):
-            self._part((order.infohash, order.piece)).extend(data)
+            self._part((order.infohash, order.piece)).append(data)
 
-    def _part(self, place: Place) -> bytearray:
+    def _part(self, place: Place) -> list[bytes]:
         part = self._parts.get(place)
         if part is None:
-            part = self._parts[place] = bytearray()
+            part = self._parts[place] = []
             self._drop_old_parts()
         return part
 
@@ -166,7 +166,7 @@ class Asking:
             self._core.fetches[old[0]].forget_part(old[1])
 
     async def _keep(self, manifest: Manifest, piece: int, source: NodeId) -> None:
-        data = bytes(self._parts.pop((manifest.infohash, piece)))
+        data = b"".join(self._parts.pop((manifest.infohash, piece)))
         held = True
         try:
             await trio.to_thread.run_sync(self._put, manifest, piece, data)

@@ -20,7 +20,7 @@ from shared.core.errors import ConnectionLost, ProtocolError, Reason, Refused
 from shared.core.ids import HostPort, NodeId
 from shared.identity import node_id_of
 from shared.losses import loss_of, printable
-from shared.quic import QuicEngine
+from shared.quic import Out, QuicEngine
 from shared.quic_settings import ALPN
 from shared.sockets import host_port
 from shared.stream import Stream
@@ -195,43 +195,56 @@ class Connection:
         """Stream data waits for a turn at the gate."""
         return self._engine.wants_turn and self._loss is None
 
+    @property
+    def has_more(self) -> bool:
+        """It could go on sending once others had their turn."""
+        return self._engine.has_more and self._loss is None
+
     def dial(self, sockaddr: Any, now: float) -> None:
         """Begin the handshake."""
         self._guard(lambda: self._engine.connect(sockaddr, now), None)
 
     def receive(self, datagram: bytes, sender: Any, now: float) -> None:
         """A datagram came in."""
-        self._received[0] += 1
-        self._received[1] += len(datagram)
-        self._heard_at = now
-        if self._loss is not None:  # it may not have heard our close
-            self._farewells_due = min(1, self._farewells_left)
-            return
-        self._guard(lambda: self._engine.receive_datagram(datagram, sender, now), None)
-        if self._engine.is_stillborn and not self.is_client:
-            self._break("a first datagram that cannot be decrypted")
-        self._take_events()
+        if self._hear(len(datagram), 1, now):
+            self._guard(lambda: self._engine.receive_datagram(datagram, sender, now), None)
+            if self._engine.is_stillborn and not self.is_client:
+                self._break("a first datagram that cannot be decrypted")
+            self._take_events()
 
-    def transmit(self, now: float, *, gated: bool, turn: bool) -> list[tuple[bytes, Any]]:
-        """Datagrams to send now and where to; see `QuicEngine.datagrams`."""
+    def receive_batch(self, data: memoryview, segment_bytes: int, sender: Any, now: float) -> list[bytes]:
+        """Datagrams of `segment_bytes` (the last may be shorter) came in, the first of them for us.
+
+        Returns those that must be looked at one by one; some may be for another connection.
+        """
+        nothing: list[bytes] = []
+        left = self._guard(lambda: self._engine.receive_batch(data, segment_bytes, sender, now), nothing)
+        taken = -(-len(data) // segment_bytes) - len(left)
+        if taken:
+            self._hear(len(data) - sum(map(len, left)), taken, now)
+            self._take_events()
+        return left
+
+    def transmit(self, now: float, out: Out, *, gated: bool, turn: int) -> None:
+        """Hand `out` the datagrams to send now; see `QuicEngine.send`."""
         if self._farewells_due:
             self._farewells_due = 0
             self._farewells_left -= 1
-            return self._farewell
-        nothing: list[tuple[bytes, Any]] = []
-        sent = self._guard(lambda: self._engine.datagrams(now, gated=gated, turn=turn), nothing)
+            for datagram, recipient in self._farewell:
+                out(datagram, len(datagram), recipient)
+            return
         if self._loss is not None:
-            self._farewell = sent or self._farewell
+            out = self._keeping_farewell(out)
+        self._guard(lambda: self._engine.send(now, out, gated=gated, turn=turn), None)
         self._take_events()
         for stream in list(self._blocked):
             stream.take_progress()
         if len(self._streams) > self._engine.stream_count:
             self._drop_finished()
-        return sent
 
-    def count_sent(self, payload_bytes: int) -> None:
-        """A datagram really left."""
-        self._sent[0] += 1
+    def count_sent(self, datagrams: int, payload_bytes: int) -> None:
+        """Datagrams really left."""
+        self._sent[0] += datagrams
         self._sent[1] += payload_bytes
 
     def timer_at(self) -> float:
@@ -258,6 +271,25 @@ class Connection:
         self._take_events()
 
     # Private
+
+    def _hear(self, payload_bytes: int, datagrams: int, now: float) -> bool:
+        """Count what came in; False if the connection has ended, and only our close is worth repeating."""
+        self._received[0] += datagrams
+        self._received[1] += payload_bytes
+        self._heard_at = now
+        if self._loss is not None:  # it may not have heard our close
+            self._farewells_due = min(1, self._farewells_left)
+        return self._loss is None
+
+    def _keeping_farewell(self, out: Out) -> Out:
+        farewell: list[tuple[bytes, Any]] = []
+
+        def keep(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
+            farewell.append((bytes(data), recipient))
+            self._farewell = farewell
+            out(data, segment_bytes, recipient)
+
+        return keep
 
     def _handle_engine_timer(self, now: float) -> None:
         # aioquic compares with a time that it lacks before the first datagram and after the end.

@@ -8,7 +8,6 @@ something that a task wants sent.
 from __future__ import annotations
 
 import logging
-import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,16 +22,19 @@ from shared.connection import Connection
 from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
+from shared.core.passes import Passes
 from shared.identity import Identity
+from shared.outlet import Outlet
 from shared.quic import QuicEngine
 from shared.reception import Reception, Welcome
-from shared.sockets import bind, destination, header_bytes, host_port, resolve
+from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
 from shared.timers import Timers
 
-DATAGRAMS_PER_WAKE = 64  # then other tasks get their turn
-RECEIVE_BYTES = 2048  # longer datagrams are none of ours
+READS_PER_WAKE = 64  # then other tasks get their turn,
+BYTES_PER_WAKE = 1 << 20  # or after so many bytes
 MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
 HANDSHAKE_SECONDS = 10.0
+LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest destination id
 MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
 
 
@@ -46,7 +48,7 @@ class EndpointStatistics:
     bytes_received: int
     datagrams_sent: int
     datagrams_received: int
-    unsent_datagrams: int  # built, but the system would not take them
+    unsent_datagrams: int  # built, but the system refused them
     unwanted_datagrams: int  # garbage, or for nobody here
 
 
@@ -56,14 +58,14 @@ class Endpoint:
     def __init__(
         self,
         identity: Identity,
-        sock: socket.socket,
+        sock: DatagramSocket,
         *,
         gate: Gate[Connection] | None,
         reception: Reception,
         idle_timeout_seconds: float,
     ) -> None:
         self.identity = identity
-        self.local = host_port(sock.getsockname())
+        self.local = host_port(sock.raw.getsockname())
         self._socket = sock
         self._gate: Gate[Connection] = Gate() if gate is None else gate
         self._reception = reception
@@ -75,11 +77,11 @@ class Endpoint:
         self._arrival = trio.lowlevel.ParkingLot()
         self._touched: dict[Connection, None] = {}
         self._timers: Timers[Connection] = Timers()
+        self._passes: Passes[Connection] = Passes()
         self._sleep = trio.CancelScope()  # of the driving task; its deadline moves
         self._is_closed = False
-        self._sent = [0, 0]  # datagrams, bytes
+        self._outlet = Outlet(sock, self._gate)
         self._received = [0, 0]
-        self._unsent = 0
         self._unwanted = 0
 
     # For tasks
@@ -107,7 +109,7 @@ class Endpoint:
         With `keep_alive_seconds` it is pinged after so long a silence, so that it does not time out.
         """
         with trio.move_on_after(timeout):
-            sockaddr = await resolve(at, self._socket)
+            sockaddr = await resolve(at, self._socket.raw)
             connection = self._dial(node, sockaddr, timeout, keep_alive_seconds)
             try:
                 await connection.wait_established()
@@ -134,11 +136,11 @@ class Endpoint:
         return EndpointStatistics(
             connections=sum(connection.is_established for connection in self._connections),
             half_open=len(self._half_open),
-            bytes_sent=self._sent[1],
+            bytes_sent=self._outlet.bytes,
             bytes_received=self._received[1],
-            datagrams_sent=self._sent[0],
+            datagrams_sent=self._outlet.datagrams,
             datagrams_received=self._received[0],
-            unsent_datagrams=self._unsent,
+            unsent_datagrams=self._outlet.refused,
             unwanted_datagrams=self._unwanted,
         )
 
@@ -178,17 +180,10 @@ class Endpoint:
     async def receive_forever(self) -> None:
         """Task: from the socket to the connections."""
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
+            await trio.lowlevel.wait_readable(self._socket.raw)
             now = clock.now()
             touched: dict[Connection, None] = {}
-            for _ in range(DATAGRAMS_PER_WAKE):
-                try:
-                    datagram, sender = self._socket.recvfrom(RECEIVE_BYTES)
-                except BlockingIOError:
-                    break
-                except OSError:  # an earlier datagram of ours bounced; nothing was received
-                    continue
-                self._take(datagram, sender, now, touched)
+            self._drain(now, touched)
             for connection in touched:
                 self._transmit(connection, now)
             self._give_turns(now)
@@ -198,10 +193,12 @@ class Endpoint:
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
                 await trio.sleep_forever()
+            if self._outlet.is_full:
+                await self._outlet.drain()
             now = clock.now()
             self._fire_timers(now)
-            while self._touched:
-                self._transmit(next(iter(self._touched)), now)
+            for connection in list(self._touched):
+                self._transmit(connection, now)
             self._give_turns(now)
 
     def shut_down(self) -> None:
@@ -215,16 +212,41 @@ class Endpoint:
 
     # Private
 
+    def _drain(self, now: float, touched: dict[Connection, None]) -> None:
+        taken = 0
+        for _ in range(READS_PER_WAKE):
+            try:
+                data, segment_bytes, sender = self._socket.receive()
+            except BlockingIOError:
+                break
+            except OSError:  # an earlier datagram of ours bounced; nothing was received
+                continue
+            self._take_all(data, segment_bytes, sender, now, touched)
+            taken += len(data)
+            if taken >= BYTES_PER_WAKE:
+                break
+
+    def _take_all(
+        self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
+    ) -> None:
+        """Datagrams that came in one read; most often all for one connection."""
+        datagrams = -(-len(data) // segment_bytes) if data else 1
+        self._received[0] += datagrams
+        self._received[1] += len(data) + datagrams * header_bytes(sender)
+        connection = self._routes.get(destination(bytes(data[:LONGEST_ID_END])))
+        if connection is None:
+            left = split(data, segment_bytes)
+        else:
+            left = connection.receive_batch(data, segment_bytes, sender, now)
+            touched[connection] = None
+        for datagram in left:
+            self._take(datagram, sender, now, touched)
+
     def _take(self, datagram: bytes, sender: Any, now: float, touched: dict[Connection, None]) -> None:
-        self._received[0] += 1
-        self._received[1] += len(datagram) + header_bytes(sender)
-        connection = self._routes.get(destination(datagram))
-        if connection is None:
-            connection = self._meet(datagram, sender, now)
-        if connection is None:
-            return
-        connection.receive(datagram, sender, now)
-        touched[connection] = None
+        connection = self._routes.get(destination(datagram)) or self._meet(datagram, sender, now)
+        if connection is not None:
+            connection.receive(datagram, sender, now)
+            touched[connection] = None
 
     def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
         """What a datagram for nobody earns."""
@@ -235,7 +257,7 @@ class Endpoint:
             return self._welcome(verdict, now)
         self._unwanted += 1
         if verdict is not None:
-            self._send(verdict, sender, Pass.AT_ONCE, now)
+            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
@@ -257,13 +279,9 @@ class Endpoint:
         now = clock.now()
         engine = QuicEngine(self.identity, is_client=True, idle_timeout_seconds=self._idle_timeout_seconds)
         connection = Connection(
-            engine,
-            self,
-            expected=node,
-            now=now,
-            handshake_seconds=handshake_seconds,
-            keep_alive_seconds=keep_alive_seconds,
-        )
+            engine, self, expected=node, now=now,
+            handshake_seconds=handshake_seconds, keep_alive_seconds=keep_alive_seconds,
+        )  # fmt: skip
         self._add(connection, engine.host_cid)
         connection.dial(sockaddr, now)
         self.touch(connection)
@@ -280,41 +298,44 @@ class Endpoint:
         self._half_open.discard(connection)
         self._touched.pop(connection, None)
         self._timers.discard(connection)
+        self._passes.discard(connection)
         self._gate.withdraw(connection)
 
-    def _transmit(self, connection: Connection, now: float, turn: bool = False) -> None:
+    def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
+        if self._outlet.is_full and not connection.is_over:
+            self._touched[connection] = None  # the driving task comes back to it
+            return
         self._touched.pop(connection, None)
         how = Pass.TURN if turn else Pass.AT_ONCE
-        for datagram, recipient in connection.transmit(now, gated=not self._gate.is_open, turn=turn):
-            if self._send(datagram, recipient, how, now):
-                connection.count_sent(len(datagram))
+        may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
+
+        def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
+            if self._outlet.send(data, segment_bytes, recipient, how, now):
+                connection.count_sent(-(-len(data) // segment_bytes), len(data))
+            if may_pass and len(data) > segment_bytes:
+                self._passes.passed(connection, now)
+
+        connection.transmit(now, out, gated=not may_pass, turn=turn)
+        if self._outlet.is_full:
+            self._wake()
         if connection.is_over:
             self._remove(connection)
-        else:
-            if connection.wants_turn:
-                self._gate.ask(connection)
-            self._arm(connection, now)
-
-    def _send(self, datagram: bytes, recipient: Any, how: Pass, now: float) -> bool:
-        try:
-            self._socket.sendto(datagram, recipient)
-        except OSError:
-            # Full buffers, no route, a network that is down: the same to QUIC as a lost datagram.
-            self._unsent += 1
-            return False
-        size = len(datagram) + header_bytes(recipient)
-        self._sent[0] += 1
-        self._sent[1] += size
-        self._gate.charge(size, how, now)
-        return True
+            return
+        if connection.wants_turn and not self._gate.is_open:
+            self._gate.ask(connection)
+        if connection.has_more:
+            self.touch(connection)
+        self._arm(connection, now)
 
     def _give_turns(self, now: float) -> None:
-        while (connection := self._gate.next_turn(now)) is not None:
-            self._transmit(connection, now, turn=True)
+        while not self._outlet.is_full and (turn := self._gate.next_turn(now)) is not None:
+            self._transmit(turn.asker, now, turn.datagrams)
         self._wake_by(self._gate.ready_at(now), now)
 
     def _arm(self, connection: Connection, now: float) -> None:
         wake_at = max(connection.timer_at(), now + MIN_TIMER_SECONDS)
+        if connection.wants_turn and self._gate.is_open:
+            wake_at = min(wake_at, max(now, self._passes.next_at(connection, now)))
         self._timers.set(connection, wake_at)
         self._wake_by(wake_at, now)
 
@@ -325,7 +346,7 @@ class Endpoint:
 
     def _next_deadline(self) -> float:
         now = clock.now()
-        if self._touched:
+        if self._touched or self._outlet.is_full:
             return -inf
         return trio.current_time() + min(self._timers.next_at(), self._gate.ready_at(now)) - now
 
@@ -360,7 +381,8 @@ async def open_endpoint(
         max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above
     )
     failure: Exception | None = None
-    with await bind(HostPort(host, port), setting) as sock:
+    with await bind(HostPort(host, port), setting) as raw:
+        sock = DatagramSocket(raw)
         endpoint = Endpoint(
             identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
         )

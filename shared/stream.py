@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import trio
 
@@ -11,7 +13,7 @@ from shared.core.errors import ConnectionLost, ProtocolError, Reason, Refused
 from shared.losses import reason_of
 from shared.quic import QuicEngine
 
-SEND_BUFFER_BYTES = 256 * 1024  # written and not yet sent, per stream; then `send_all` waits
+SEND_BUFFER_BYTES = 512 * 1024  # written and not yet sent, per stream; then `send_all` waits
 
 
 class Stream:
@@ -35,7 +37,8 @@ class Stream:
         self._touch = touch  # something is to be sent
         self._loss = loss  # why the connection ended, if it did
         self._blocked = blocked  # the connection's streams whose writers wait
-        self._unread = bytearray()
+        self._unread: deque[bytes] = deque()
+        self._read_bytes = 0  # of the first unread chunk
         self._at_end = False  # no more will come after what is unread
         self._receive_refusal: Refused | None = None
         self._send_refusal: Refused | None = None
@@ -46,6 +49,7 @@ class Stream:
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write, waiting while more than SEND_BUFFER_BYTES are unsent.
 
+        What is `bytes`, or a view of it, is not copied, but kept as it is until it is acknowledged.
         Raises Refused with the peer's reason if it stopped reading, ConnectionLost.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -53,7 +57,9 @@ class Stream:
         rest = memoryview(data).cast("B")
         while rest:
             room = await self._wait_room()
-            self._engine.send_stream_data(self.id, bytes(rest[:room]))
+            part = rest[:room]
+            kept: Any = part if isinstance(part.obj, bytes) else bytes(part)
+            self._engine.send_stream_data(self.id, kept)
             rest = rest[room:]
             self._touch()
 
@@ -90,21 +96,21 @@ class Stream:
                 return b""
             self._check_alive()
             await self._readable.park()
-        taken = bytes(self._unread[:max_bytes])
-        del self._unread[:max_bytes]
+        taken = self._take_unread(max_bytes)
         if self._engine.consume(self.id, len(taken)):
             self._touch()
         return taken
 
     async def receive_exactly(self, count: int) -> bytes:
         """Exactly `count` bytes. Raises ProtocolError if the stream ends before, and as `receive_some`."""
-        taken = bytearray()
-        while len(taken) < count:
-            some = await self.receive_some(count - len(taken))
+        taken, missing = [], count
+        while missing:
+            some = await self.receive_some(missing)
             if not some:
-                raise ProtocolError(Reason.MALFORMED, f"cut short: {len(taken)} of {count} bytes")
-            taken += some
-        return bytes(taken)
+                raise ProtocolError(Reason.MALFORMED, f"cut short: {count - missing} of {count} bytes")
+            taken.append(some)
+            missing -= len(some)
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def reset(self, reason: Reason) -> None:
         """Give up our side; the peer's reads raise Refused with the reason."""
@@ -148,8 +154,8 @@ class Stream:
         if self._receive_refusal is not None:  # nobody will read them
             if self._engine.consume(self.id, len(data)):
                 self._touch()
-        else:
-            self._unread += data
+        elif data:
+            self._unread.append(data)
         self._at_end = self._at_end or at_end
         self._readable.unpark_all()
 
@@ -177,10 +183,20 @@ class Stream:
 
     # Private
 
+    def _take_unread(self, max_bytes: int) -> bytes:
+        chunk, start = self._unread[0], self._read_bytes
+        if len(chunk) - start > max_bytes:
+            self._read_bytes = start + max_bytes
+            return chunk[start : start + max_bytes]
+        self._read_bytes = 0
+        self._unread.popleft()
+        return chunk[start:] if start else chunk
+
     def _end_reading(self, refusal: Refused) -> None:
         if self._receive_refusal is None:
             self._receive_refusal = refusal
         self._unread.clear()
+        self._read_bytes = 0
         if self._loss() is None and self._engine.consume_rest(self.id):
             self._touch()
         self._readable.unpark_all()

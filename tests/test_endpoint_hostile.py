@@ -242,14 +242,14 @@ async def test_an_engine_that_fails_costs_one_connection_and_one_line(
         other = await pair.near_endpoint.connect(FAR.id, pair.far_endpoint.local)
         other_far = await pair.far_endpoint.accept()
         doomed = pair.far._engine
-        receive = QuicEngine.receive_datagram
+        receive = QuicEngine.receive_batch
 
-        def fail(engine: QuicEngine, data: bytes, addr: Any, now: float) -> None:
+        def fail(engine: QuicEngine, *arguments: Any) -> list[bytes]:
             if engine is doomed:
                 raise AssertionError("never thought of")
-            receive(engine, data, addr, now)
+            return receive(engine, *arguments)
 
-        monkeypatch.setattr(QuicEngine, "receive_datagram", fail)
+        monkeypatch.setattr(QuicEngine, "receive_batch", fail)
         with caplog.at_level(logging.WARNING):
             await pair.near.open_stream().send_all(b"x")
             with trio.fail_after(5):

@@ -1,0 +1,61 @@
+"""Where an endpoint's datagrams leave: counted, charged to the gate, kept back when the system is full."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from shared.connection import Connection
+from shared.core.gate import Gate, Pass
+from shared.sockets import DatagramSocket, header_bytes
+
+
+class Outlet:
+    """Sends for all connections of an endpoint. Bytes count IP and UDP headers."""
+
+    def __init__(self, sock: DatagramSocket, gate: Gate[Connection]) -> None:
+        self.datagrams = 0  # that left
+        self.bytes = 0
+        self.refused = 0  # datagrams that the system would not send at all
+        self._socket = sock
+        self._gate = gate
+        self._backlog: deque[tuple[bytes, int, Any]] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        """The system has no room: build nothing until `drain` returns."""
+        return bool(self._backlog)
+
+    def send(
+        self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass, now: float
+    ) -> bool:
+        """Datagrams of `segment_bytes` (the last may be shorter) leave, now or as soon as there is room.
+
+        False if they never will: no route, a network that is down. To QUIC they are lost.
+        """
+        datagrams = -(-len(data) // segment_bytes)
+        try:
+            sent = 0 if self._backlog else self._socket.send(data, segment_bytes, recipient)
+        except OSError:
+            self.refused += datagrams
+            return False
+        if sent < len(data):
+            self._backlog.append((bytes(data[sent:]), segment_bytes, recipient))
+        size = len(data) + datagrams * header_bytes(recipient)
+        self.datagrams += datagrams
+        self.bytes += size
+        self._gate.charge(size, how, now)
+        return True
+
+    async def drain(self) -> None:
+        """Wait until everything kept back has left."""
+        while self._backlog:
+            await trio.lowlevel.wait_writable(self._socket.raw)
+            data, segment_bytes, recipient = self._backlog.popleft()
+            with suppress(OSError):  # lost
+                sent = self._socket.send(data, segment_bytes, recipient)
+                if sent < len(data):
+                    self._backlog.appendleft((data[sent:], segment_bytes, recipient))
