@@ -1,11 +1,12 @@
 """Bulk bytes from one process to another over loopback QUIC: MB/s, and CPU seconds per GB of both ends.
 
     python -m benchmarks.bulk [--engine penstock|stock] [--megabytes 512] [--connections 1] [--cap 0.75]
-                              [--no-verify] [--repeat 3]
+                              [--plain] [--no-verify] [--repeat 3]
 
 The receiver dials, asks, and hashes each 16 KiB leaf as it arrives; each process has a core of its
 own, if there are two. `stock` is aioquic on asyncio as its own examples drive it, with the same
-hashing. `--cap` closes the sender's gate at so many MB/s (1 MB = 10^6 bytes). The last line is JSON.
+hashing. `--plain` receives one datagram a call, as where nothing coalesces them. `--cap` closes
+the sender's gate at so many MB/s (1 MB = 10^6 bytes). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
@@ -32,11 +34,13 @@ from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import HandshakeCompleted, QuicEvent, StreamDataReceived
 
+from shared import endpoint
 from shared.connection import Connection
 from shared.core.errors import ConnectionLost, Refused
 from shared.core.ids import HostPort
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
+from shared.sockets import DatagramSocket
 
 LEAF_BYTES = 16384
 PIECE = os.urandom(1 << 18)
@@ -99,12 +103,12 @@ async def _give_stream(stream: Any) -> None:
 
 async def _penstock_sender(job: Job, pipe: Pipe) -> None:
     identity = Identity.generate()
-    async with open_endpoint(identity, "127.0.0.1") as endpoint, trio.open_nursery() as nursery:
-        pipe.send((identity.id, endpoint.local.port))
+    async with open_endpoint(identity, "127.0.0.1") as near, trio.open_nursery() as nursery:
+        pipe.send((identity.id, near.local.port))
         connections: list[Connection] = []
-        nursery.start_soon(_accept_all, endpoint, nursery, connections)
+        nursery.start_soon(_accept_all, near, nursery, connections)
         while await trio.to_thread.run_sync(pipe.recv) == "start":
-            endpoint.set_rate(job.cap)
+            near.set_rate(job.cap)
             started = time.process_time()
             await trio.to_thread.run_sync(pipe.recv)
             paths = [connection.statistics() for connection in connections if connection.is_established]
@@ -112,9 +116,9 @@ async def _penstock_sender(job: Job, pipe: Pipe) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _accept_all(endpoint: Any, nursery: trio.Nursery, connections: list[Connection]) -> None:
+async def _accept_all(near: Any, nursery: trio.Nursery, connections: list[Connection]) -> None:
     while True:
-        connections.append(await endpoint.accept())
+        connections.append(await near.accept())
         nursery.start_soon(_give, connections[-1])
 
 
@@ -132,10 +136,8 @@ async def _take(connection: Connection, count: int, verify: bool) -> None:
 async def _penstock_receiver(
     job: Job, node: Any, port: int, begin: Callable[[], None], end: Callable[[], None]
 ) -> None:
-    async with open_endpoint(Identity.generate(), "127.0.0.1") as endpoint:
-        connections = [
-            await endpoint.connect(node, HostPort("127.0.0.1", port)) for _ in range(job.connections)
-        ]
+    async with open_endpoint(Identity.generate(), "127.0.0.1") as far:
+        connections = [await far.connect(node, HostPort("127.0.0.1", port)) for _ in range(job.connections)]
         if job.cap is None:
             for connection in connections:
                 await _take(connection, WARM_UP_BYTES // job.connections, job.verify)
@@ -268,12 +270,16 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=512)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--cap", type=float, help="MB/s")
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--no-verify", dest="verify", action="store_false")
     parser.add_argument("--repeat", type=int, default=1)
     asked = parser.parse_args()
     cap = asked.cap and asked.cap * 1e6
     job = Job(asked.engine, int(asked.megabytes * 1e6), asked.connections, cap, asked.verify)
     _pin(1)
+    if asked.plain:  # the sender's process has to have its own, unpatched
+        multiprocessing.set_start_method("spawn")
+        vars(endpoint)["DatagramSocket"] = partial(DatagramSocket, plain=True)
     runs = [measure(job) for _ in range(asked.repeat)]
     print(json.dumps({key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}))
 

@@ -247,12 +247,14 @@ class Connection:
         self._sent[0] += datagrams
         self._sent[1] += payload_bytes
 
-    def timer_at(self) -> float:
-        """When `handle_timer` is due; `inf` for never."""
+    def timer_at(self, may_pass_at: float = 0.0) -> float:
+        """When `handle_timer` is due, if no data may leave before `may_pass_at`; `inf` for never."""
         if self.is_over:
             return inf
         due = self._guard(self._engine.get_timer, None)
         due = inf if due is None else due
+        if due == self._engine.paced_until:
+            due = max(due, may_pass_at)
         if not self._settled.is_set():
             due = min(due, self._handshake_by)
         if self._keep_alive_seconds is not None and self.is_established:

@@ -30,8 +30,7 @@ from shared.reception import Reception, Welcome
 from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
 from shared.timers import Timers
 
-READS_PER_WAKE = 64  # then other tasks get their turn,
-BYTES_PER_WAKE = 1 << 20  # or after so many bytes
+READS_PER_WAKE, BYTES_PER_WAKE = 64, 1 << 20  # then other tasks get their turn
 MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
 HANDSHAKE_SECONDS = 10.0
 LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest destination id
@@ -333,9 +332,10 @@ class Endpoint:
         self._wake_by(self._gate.ready_at(now), now)
 
     def _arm(self, connection: Connection, now: float) -> None:
-        wake_at = max(connection.timer_at(), now + MIN_TIMER_SECONDS)
+        may_pass_at = self._passes.next_at(connection, now)
+        wake_at = max(connection.timer_at(may_pass_at), now + MIN_TIMER_SECONDS)
         if connection.wants_turn and self._gate.is_open:
-            wake_at = min(wake_at, max(now, self._passes.next_at(connection, now)))
+            wake_at = min(wake_at, max(now, may_pass_at))
         self._timers.set(connection, wake_at)
         self._wake_by(wake_at, now)
 

@@ -28,7 +28,10 @@ SEND_BUFFER_BYTES = 4 * 1024 * 1024  # as much of both as the system grants
 RECEIVE_BUFFER_BYTES = 16 * 1024 * 1024  # what many connections send while we are busy
 MODEST_BUFFER_BYTES = 1024 * 1024  # with less, bursts of a single connection are lost
 RECEIVE_BYTES = 65536  # the most that UDP_GRO joins
+JOINED_BYTES = 60_000  # what we join ourselves
+LEAST_JOINED_BYTES = 1000  # shorter datagrams are acknowledgements and the like: rarely in rows
 
+_ID = slice(1, 1 + CONNECTION_ID_BYTES)  # where a short header has the connection's id
 _UDP_SEGMENT, _UDP_GRO = 103, 104  # linux/udp.h; not in the socket module
 _SO_RCVBUFFORCE = 33  # past net.core.rmem_max, for those who may
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
@@ -45,7 +48,8 @@ class DatagramSocket:
         self.raw = sock
         self.segments = not plain and _has(sock, _UDP_SEGMENT, 0)
         self.joins = not plain and _has(sock, _UDP_GRO, 1)
-        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._buffer = memoryview(bytearray(JOINED_BYTES + RECEIVE_BYTES))
+        self._read_ahead: tuple[bytes, int, Any] | None = None
         self._ancillary: dict[int, list[tuple[int, int, bytes]]] = {}
 
     def send(self, data: bytes | memoryview, segment_bytes: int, recipient: Any) -> int:
@@ -69,17 +73,45 @@ class DatagramSocket:
     def receive(self) -> tuple[memoryview, int, Any]:
         """Datagrams in a row from one sender: the bytes, each one's length (the last may be shorter), whose.
 
-        The bytes are valid until the next call. Raises BlockingIOError if there are none.
+        Most often all are for one connection.
+
+        The bytes are valid until the next call. Raises BlockingIOError if there are none. Where the
+        kernel hands over a row of datagrams one by one (paced senders, devices that cannot join
+        them), they are joined here: what follows costs far more per buffer than per datagram.
         """
+        size, segment_bytes, sender = self._read_first()
+        while segment_bytes >= LEAST_JOINED_BYTES and size < JOINED_BYTES and size % segment_bytes == 0:
+            try:
+                more, next_segment_bytes, next_sender = self._read(size)
+            except OSError:  # none, or an earlier datagram of ours bounced
+                break
+            is_row = next_segment_bytes == segment_bytes or 0 < more == next_segment_bytes < segment_bytes
+            is_alike = self._buffer[_ID] == self._buffer[size + _ID.start : size + _ID.stop]
+            if not is_row or not is_alike or next_sender != sender:
+                self._read_ahead = bytes(self._buffer[size : size + more]), next_segment_bytes, next_sender
+                break
+            size += more
+        return self._buffer[:size], segment_bytes, sender
+
+    def _read_first(self) -> tuple[int, int, Any]:
+        if self._read_ahead is None:
+            return self._read(0)
+        data, segment_bytes, sender = self._read_ahead
+        self._read_ahead = None
+        self._buffer[: len(data)] = data
+        return len(data), segment_bytes, sender
+
+    def _read(self, at: int) -> tuple[int, int, Any]:
+        room = self._buffer[at : at + RECEIVE_BYTES]
         if not self.joins:
-            size, sender = self.raw.recvfrom_into(self._buffer)
-            return self._buffer[:size], size, sender
-        size, ancillary, _, sender = self.raw.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
+            size, sender = self.raw.recvfrom_into(room)
+            return size, size, sender
+        size, ancillary, _, sender = self.raw.recvmsg_into([room], _ANCILLARY_BYTES)
         segment_bytes = size
         for level, kind, value in ancillary:
             if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
                 segment_bytes = int.from_bytes(value, sys.byteorder)
-        return self._buffer[:size], segment_bytes, sender
+        return size, segment_bytes, sender
 
     def _cut(self, segment_bytes: int) -> list[tuple[int, int, bytes]]:
         asked = self._ancillary.get(segment_bytes)

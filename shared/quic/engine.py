@@ -107,6 +107,11 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
         return len(self._streams)
 
     @property
+    def paced_until(self) -> float | None:
+        """When the pacer lets data go again, if that is all it waits for."""
+        return self._pacing_at
+
+    @property
     def is_stillborn(self) -> bool:
         """Nothing that was received could be decrypted yet."""
         return self._state is QuicConnectionState.FIRSTFLIGHT

@@ -41,7 +41,7 @@ from shared.quic_settings import (
 )
 
 _LEAST_BYTES = SAMPLE_AT + SAMPLE_BYTES
-RECEIVE_BYTES = 1 << 16  # the most that comes at once
+RECEIVE_BYTES = 1 << 17  # the most that comes at once
 _FIRST_BYTE = 0x41  # short header with a two-byte packet number, key phase 0
 _LOW_BITS = bytes(mask & 0x1F for mask in range(256))
 _SPIN_BIT = 0x20
