@@ -150,7 +150,7 @@ class Ledger(QuicCongestionControl):
         noted = list(packets)
         gone = sum(packet.sent_bytes for packet in noted)
         self.bytes_in_flight -= gone
-        self.events.append((what, gone, noted[-1].sent_time))
+        self.events.append((what, gone, len(noted), noted[0].packet_number, noted[-1].sent_time))
 
 
 register_congestion_control("ledger", Ledger)

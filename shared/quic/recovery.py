@@ -9,6 +9,7 @@ Congestion control sees batches too, and parts of batches: `on_packet_sent`, `on
 `on_packets_lost` and `on_packets_expired` are called as aioquic calls them, with an object that
 has a packet's attributes, `sent_bytes` being the sum and `count` the number of packets. What an
 algorithm writes on the object when it is sent is found on each part when that is acknowledged or lost.
+Losses are reported packet by packet: how many there were tells something about the path.
 
 An acknowledgement of a packet that was never sent costs the peer the connection (RFC 9000
 section 13.1); aioquic would take every packet under way for lost.
@@ -17,7 +18,7 @@ section 13.1); aioquic would take every packet under way for lost.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy
 from math import inf
 
@@ -241,7 +242,7 @@ class Recovery(QuicPacketRecovery):
             self._cc.on_packets_expired(packets=in_flight)
             return
         self.lost_packets += sum(map(count_of, in_flight))
-        self._cc.on_packets_lost(now=now, packets=in_flight)
+        self._cc.on_packets_lost(now=now, packets=list(_one_by_one(in_flight)))
         if persistent_congestion:
             self._cc.on_persistent_congestion()
         self._pacer.update_rate(congestion_window=self._cc.congestion_window, smoothed_rtt=self._rtt_smoothed)
@@ -250,6 +251,15 @@ class Recovery(QuicPacketRecovery):
 def count_of(packet: QuicSentPacket) -> int:
     """Packets that an entry of `sent_packets` stands for."""
     return packet.count if isinstance(packet, Batch) else 1
+
+
+def _one_by_one(packets: list[QuicSentPacket]) -> Iterator[QuicSentPacket]:
+    """Every single packet: a loss says something about the path by how many were lost."""
+    for packet in packets:
+        rest = copy(packet)
+        while isinstance(rest, Batch) and rest.count > 1:
+            yield rest.cut(1)
+        yield rest
 
 
 def _key(packet: QuicSentPacket) -> int:
