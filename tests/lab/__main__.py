@@ -16,7 +16,8 @@ def main() -> None:
     """The scenarios asked for, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the shortest run that still shows the same")
-    parser.add_argument("--only", metavar="NAME", action="append", choices=scenarios.names(), help="repeatable")
+    known = scenarios.names()
+    parser.add_argument("--only", metavar="NAME", action="append", choices=known, help="repeatable")
     chosen = parser.parse_args()
     reason = system.unavailable()
     if reason:
@@ -24,7 +25,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)  # so that namespaces and children go, too
     report = Report()
     try:
-        run(chosen.only or scenarios.names(), report, is_quick=chosen.quick)
+        run(chosen.only or known, report, is_quick=chosen.quick)
     except KeyboardInterrupt:
         sys.exit(130)
     print(machine(("aioquic", "trio")))
