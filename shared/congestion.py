@@ -50,6 +50,11 @@ class BbrCongestionControl(QuicCongestionControl):
         self._settle()
         return self._core.statistics()
 
+    def set_datagram_bytes(self, count: int) -> None:
+        """Datagrams are of this size from now on."""
+        self._core.set_datagram_bytes(count)
+        self._show()
+
     def note_app_limited(self) -> None:
         """The sender has nothing to send, or something other than the path holds it back."""
         self._settle()

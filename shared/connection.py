@@ -63,6 +63,7 @@ class ConnectionStatistics:
     rtt_seconds: float  # smoothed; 0 before the first sample
     window_bytes: int  # congestion window
     in_flight_bytes: int
+    datagram_bytes: int  # the largest that the path is known to carry
     streams: int
 
 
@@ -185,6 +186,7 @@ class Connection:
             rtt_seconds=path.rtt_seconds,
             window_bytes=path.window_bytes,
             in_flight_bytes=path.in_flight_bytes,
+            datagram_bytes=path.datagram_bytes,
             streams=len(self._streams),
         )
 
@@ -242,10 +244,21 @@ class Connection:
         if len(self._streams) > self._engine.stream_count:
             self._drop_finished()
 
+    def dismantle(self) -> None:
+        """It is over, and the endpoint has forgotten it: leave nothing for the garbage collector."""
+        self.is_over = True
+        self._handlers.clear()
+        self._streams.clear()
+        self._engine.dismantle()
+
     def count_sent(self, datagrams: int, payload_bytes: int) -> None:
         """Datagrams really left."""
         self._sent[0] += datagrams
         self._sent[1] += payload_bytes
+
+    def note_refused(self, datagram_bytes: int) -> None:
+        """The system would not send a datagram because it is so large."""
+        self._engine.note_refused(datagram_bytes)
 
     def timer_at(self, may_pass_at: float = 0.0) -> float:
         """When `handle_timer` is due, if no data may leave before `may_pass_at`; `inf` for never."""

@@ -202,10 +202,9 @@ class Endpoint:
 
     def shut_down(self) -> None:
         """Tell every peer, and stop."""
-        now = clock.now()
         for connection in list(self._connections):
             connection.close(Reason.SHUTDOWN, "the node is stopping")
-            self._transmit(connection, now)
+            self._transmit(connection, clock.now())
         self._is_closed = True
         self._arrival.unpark_all()
 
@@ -221,8 +220,7 @@ class Endpoint:
             except OSError:  # an earlier datagram of ours bounced; nothing was received
                 continue
             self._take_all(data, segment_bytes, sender, now, touched)
-            taken += len(data)
-            if taken >= BYTES_PER_WAKE:
+            if (taken := taken + len(data)) >= BYTES_PER_WAKE:
                 break
 
     def _take_all(
@@ -294,11 +292,11 @@ class Endpoint:
     def _remove(self, connection: Connection) -> None:
         for connection_id in self._connections.pop(connection, set()):
             self._routes.pop(connection_id, None)
-        self._half_open.discard(connection)
+        for owners in (self._half_open, self._timers, self._passes):
+            owners.discard(connection)
         self._touched.pop(connection, None)
-        self._timers.discard(connection)
-        self._passes.discard(connection)
         self._gate.withdraw(connection)
+        connection.dismantle()
 
     def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
         if self._outlet.is_full and not connection.is_over:
@@ -311,6 +309,8 @@ class Endpoint:
         def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
             if self._outlet.send(data, segment_bytes, recipient, how, now):
                 connection.count_sent(-(-len(data) // segment_bytes), len(data))
+            elif self._outlet.was_too_large:
+                connection.note_refused(segment_bytes)
             if may_pass and len(data) > segment_bytes:
                 self._passes.passed(connection, now)
 

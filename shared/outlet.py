@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,8 @@ class Outlet:
     def __init__(self, sock: DatagramSocket, gate: Gate[Connection]) -> None:
         self.datagrams = 0  # that left
         self.bytes = 0
-        self.refused = 0  # datagrams that the system would not send at all
+        self.refused = 0  # datagrams that the system would not send at all,
+        self.was_too_large = False  # and why, the last time: larger than the network device takes
         self._socket = sock
         self._gate = gate
         self._backlog: deque[tuple[bytes, int, Any]] = deque()
@@ -39,8 +41,9 @@ class Outlet:
         datagrams = -(-len(data) // segment_bytes)
         try:
             sent = 0 if self._backlog else self._socket.send(data, segment_bytes, recipient)
-        except OSError:
+        except OSError as error:
             self.refused += datagrams
+            self.was_too_large = error.errno == errno.EMSGSIZE
             return False
         if sent < len(data):
             self._backlog.append((bytes(data[sent:]), segment_bytes, recipient))

@@ -8,16 +8,13 @@ from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicProtocolVersion
 
-from shared.core.gate import MAX_DATAGRAM_BYTES
+from shared.core.path_mtu import LEAST_BYTES
 from shared.identity import Identity
 
 ALPN = "penstock/1"
 CONGESTION_CONTROL = "reno"  # as registered with aioquic
 VERSIONS = [int(QuicProtocolVersion.VERSION_1)]
 CONNECTION_ID_BYTES = 8
-
-# MAX_DATAGRAM_BYTES is 1350: with IPv6 and UDP headers 1398 bytes, which passes PPPoE, most tunnels
-# and mobile networks unprobed (the size Chrome settled on); aioquic does not probe the path.
 
 STREAM_WINDOW_BYTES = 256 * 1024  # what a stranger may make us hold before anything is read
 MAX_STREAM_WINDOW_BYTES = 8 * 1024 * 1024  # reached as the reader keeps up; 80 MB/s at 100 ms
@@ -35,8 +32,11 @@ SETTLED_ACK_DELAY_SECONDS = 0.016
 MAX_UNACKNOWLEDGED = 192  # packets; then the acknowledgement leaves at once
 AT_ONCE_DATAGRAMS = 16  # of control frames in one pass; more leave with the next event
 
-# AES-GCM keys are changed well before the 2^23 packets that RFC 9001 section 6.6 allows them.
+# Limits of RFC 9001 section 6.6. AES-GCM keys are changed well before the 2^23 packets that they may
+# seal (ChaCha20 has no such limit, and is treated alike); the others count packets that were forged.
 PACKETS_PER_KEY = 1 << 21
+FORGED_PACKETS_AES = 1 << 52
+FORGED_PACKETS_CHACHA20 = 1 << 36
 
 
 def configure(identity: Identity, is_client: bool, idle_timeout_seconds: float) -> QuicConfiguration:
@@ -54,7 +54,7 @@ def configure(identity: Identity, is_client: bool, idle_timeout_seconds: float) 
         idle_timeout=idle_timeout_seconds,
         is_client=is_client,
         max_data=CONNECTION_WINDOW_BYTES,
-        max_datagram_size=MAX_DATAGRAM_BYTES,
+        max_datagram_size=LEAST_BYTES,  # the client's first datagrams are padded to it; see path_mtu
         max_stream_data=STREAM_WINDOW_BYTES,
         private_key=identity.private_key,
         supported_versions=list(VERSIONS),

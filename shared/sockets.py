@@ -33,6 +33,8 @@ LEAST_JOINED_BYTES = 1000  # shorter datagrams are acknowledgements and the like
 
 _ID = slice(1, 1 + CONNECTION_ID_BYTES)  # where a short header has the connection's id
 _UDP_SEGMENT, _UDP_GRO = 103, 104  # linux/udp.h; not in the socket module
+# Datagrams are never fragmented, and the path's size is for us to find (linux/in.h, in6.h).
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _SO_RCVBUFFORCE = 33  # past net.core.rmem_max, for those who may
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 _CANNOT_SEGMENT = {errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
@@ -67,7 +69,9 @@ class DatagramSocket:
             except OSError as error:
                 if error.errno not in _CANNOT_SEGMENT:
                     raise
-                self.segments = False
+            sent = self._send_each(data, segment_bytes, recipient)  # or too large for the device: raises
+            self.segments = False
+            return sent
         return self._send_each(data, segment_bytes, recipient)
 
     def receive(self) -> tuple[memoryview, int, Any]:
@@ -184,6 +188,10 @@ def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    if sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
     for option, size in (
         (socket.SO_SNDBUF, SEND_BUFFER_BYTES),
         (socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),

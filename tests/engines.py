@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import HandshakeCompleted, StreamDataReceived
+from aioquic.quic.events import HandshakeCompleted, StreamDataReceived, StreamReset
 
 from shared.quic import QuicEngine
 from shared.quic_settings import configure
@@ -25,6 +25,10 @@ class Side:
     received: bytearray = field(default_factory=bytearray)
     is_ready: bool = False
     is_at_end: bool = False
+    streams: dict[int, bytearray] = field(default_factory=dict)  # received, each on its own
+    finished: set[int] = field(default_factory=set)  # streams with all their bytes
+    broken: set[int] = field(default_factory=set)  # streams that the other side reset
+    reads: bool = True  # what arrives makes room for more
 
     def send(self, now: float, *, gated: bool, turn: int = 0) -> list[bytes]:
         """The datagrams to send now, one by one."""
@@ -62,10 +66,15 @@ class Side:
         while (event := self.engine.next_event()) is not None:
             if isinstance(event, HandshakeCompleted):
                 self.is_ready = True
+            if isinstance(event, StreamReset):
+                self.broken.add(event.stream_id)
             if isinstance(event, StreamDataReceived):
                 self.received += event.data
                 self.is_at_end |= event.end_stream
-                if isinstance(self.engine, QuicEngine):
+                self.streams.setdefault(event.stream_id, bytearray()).extend(event.data)
+                if event.end_stream:
+                    self.finished.add(event.stream_id)
+                if isinstance(self.engine, QuicEngine) and self.reads:
                     self.engine.consume(event.stream_id, len(event.data))
 
 
@@ -75,6 +84,10 @@ class World:
     def __init__(self, seed: int, loss: float, doubled: float, stock: tuple[str, ...] = ()) -> None:
         self.now = 1000.0
         self.mangle: Callable[[bytes], bytes] = lambda datagram: datagram
+        self.passes: Callable[[bytes], bool] = lambda datagram: True
+        self.lateness: Callable[[], float] = lambda: 0.0  # seconds, of single datagrams
+        self.overtakes = True  # one pass may overtake another
+        self.addresses: list[Any] = list(ADDRESSES)  # whom each side hears; they may move
         self._dice = random.Random(seed)
         self._loss, self._doubled = loss, doubled
         self._flying: list[tuple[float, int, int, bytes]] = []
@@ -102,7 +115,7 @@ class World:
                 datagrams += side.send(self.now, gated=gated)
             if isinstance(side.engine, QuicEngine) and side.engine.wants_turn:
                 datagrams += side.send(self.now, gated=True, turn=self._dice.choice([1, 3, 60]))
-            delay = 0.01 + self._dice.random() * 0.02  # enough for one pass to overtake another
+            delay = 0.01 + self._dice.random() * 0.02 if self.overtakes else 0.02
             for datagram in datagrams:
                 self._fly(1 - index, datagram, delay)
             side.take_events()
@@ -119,17 +132,24 @@ class World:
         while not all(side.is_ready and side.engine._handshake_confirmed for side in self.sides):
             self.step()
 
+    def throw(self, index: int, datagram: bytes) -> None:
+        """Somebody else's datagram, which reaches a side next."""
+        self._serial += 1
+        self._flying.append((self.now, self._serial, index, datagram))
+
     def _fly(self, index: int, datagram: bytes, delay: float) -> None:
         self.bytes_out += len(datagram)
+        if not self.passes(datagram):
+            return
         for _ in range(1 + (self._dice.random() < self._doubled)):
             if self._dice.random() >= self._loss:
                 own_delay = self._dice.random() * 0.02 if self._dice.random() < self._loss else 0.0
                 self._serial += 1
-                landing = (self.now + delay + own_delay, self._serial, index, self.mangle(datagram))
-                self._flying.append(landing)
+                lands_at = self.now + delay + own_delay + self.lateness()
+                self._flying.append((lands_at, self._serial, index, self.mangle(datagram)))
 
     def _arrive(self) -> None:
         landed = sorted(flight for flight in self._flying if flight[0] <= self.now)
         self._flying = [flight for flight in self._flying if flight[0] > self.now]
         for index, side in enumerate(self.sides):
-            side.receive([data for _, _, to, data in landed if to == index], ADDRESSES[index], self.now)
+            side.receive([data for _, _, to, data in landed if to == index], self.addresses[index], self.now)

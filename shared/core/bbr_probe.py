@@ -59,6 +59,10 @@ class Probe:
         self._began_at = 0.0
         self._wait_seconds = 0.0
 
+    def set_datagram_bytes(self, count: int) -> None:
+        """Datagrams are of this size from now on."""
+        self._datagram_bytes = count
+
     @property
     def few_bytes(self) -> int:
         """Losses that prove nothing."""

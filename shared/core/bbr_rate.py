@@ -68,6 +68,10 @@ class DeliveryMeter:
         self._was_full = [False, False]  # the window, in this round trip and the one before
         self._may_send_at: float | None = None  # by window and pace, a tenth of grace included
 
+    def set_datagram_bytes(self, count: int) -> None:
+        """Datagrams are of this size from now on."""
+        self._datagram_bytes = count
+
     @property
     def app_limited(self) -> bool:
         """Packets that leave now give samples of the sender's rate, not the path's."""

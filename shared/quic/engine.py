@@ -29,8 +29,12 @@ from aioquic.tls import Epoch, Group
 from cryptography import x509
 
 from shared.core.errors import Reason
+from shared.core.gate import MAX_DATAGRAM_BYTES
+from shared.core.path_mtu import STEPS, PathMtu
 from shared.identity import Identity
+from shared.quic.keys import KeyCare
 from shared.quic.pacing import EnginePacer
+from shared.quic.path_search import PathSearch
 from shared.quic.receiving import BatchReceiver
 from shared.quic.recovery import Recovery
 from shared.quic.rope import Rope
@@ -44,6 +48,7 @@ from shared.quic_settings import (
     configure,
 )
 
+MAX_TIMEOUTS = 25  # in a row; more than a minute, as they are backed off
 SOON_SECONDS = 0.0005  # a timer would come later than another pass
 
 
@@ -55,9 +60,10 @@ class PathFigures:
     window_bytes: int  # congestion window
     in_flight_bytes: int
     lost_datagrams: int
+    datagram_bytes: int  # the largest that the path is known to carry
 
 
-class QuicEngine(BatchReceiver, ConsumedWindows):
+class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows):
     """One QUIC connection, sans I/O: aioquic's, with batches, consumed windows and turns at the gate."""
 
     def __init__(
@@ -77,7 +83,9 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
         )
         self.wants_turn = False  # after `send`: stream data waits for a turn
         self.has_more = False  # after `send`: others should have their turn, then we again
+        self._path_mtu = PathMtu()
         self._loss = self._recovery = Recovery(
+            path_mtu=self._path_mtu,
             congestion_control_algorithm=configuration.congestion_control_algorithm,
             initial_rtt=configuration.initial_rtt,
             max_datagram_size=self._max_datagram_size,
@@ -147,6 +155,7 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
             window_bytes=self._loss.congestion_window,
             in_flight_bytes=self._loss.bytes_in_flight,
             lost_datagrams=self._recovery.lost_packets,
+            datagram_bytes=self._path_mtu.size,
         )
 
     # What the shell does
@@ -154,6 +163,15 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
     def end(self, reason: Reason, detail: str) -> None:
         """Close with a reason of ours; the peer hears both."""
         super().close(int(reason), None, detail)
+
+    def dismantle(self) -> None:
+        """It is over: let go of what refers back here, so that its memory is free at once."""
+        self._QuicConnection__frame_handlers: dict[int, object] = {}
+        self._recovery.forget_all()
+        for stream in self._streams.values():
+            stream.sender._buffer = bytearray()
+        for name in ("tls", "_cryptos", "_cryptos_initial"):
+            vars(self).pop(name, None)
 
     def send(self, now: float, out: Out, *, gated: bool, turn: int = 0) -> None:
         """Hand `out` the datagrams to send now.
@@ -164,16 +182,19 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
         self.wants_turn = self.has_more = False
         if not self._network_paths:
             return
+        if turn or not gated:
+            self.limit_datagrams(MAX_DATAGRAM_BYTES if turn else STEPS[-1])
+        self._fit_datagrams()
+        self._tend_keys(now)
         self._gated, self._turn = gated, turn
         self._pacer.allowance = turn if gated else None
         can_batch = self._can_batch()
         has_sent = False
         if not (can_batch and self._is_quiet() and self._send_due_ack(now, out)):
-            for datagram, recipient in self.datagrams_to_send(now):
-                out(datagram, len(datagram), recipient)
-                has_sent = True
+            has_sent = self._send_singly(now, out)
             can_batch = self._can_batch()
         if can_batch and (turn > 0 or not gated):
+            has_sent |= self._search_path(now, out)
             has_sent |= self._send_batches(now, out)
         self._pacer.allowance = None
         if can_batch:
@@ -181,6 +202,20 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
             self.has_more &= has_sent  # or it would never end
         if turn and not has_sent:  # nothing could use it: do not ask again before something changes
             self.wants_turn = False
+
+    def _send_singly(self, now: float, out: Out) -> bool:
+        """What aioquic has to send. Two datagrams ask whether a silent peer is there (RFC 9002, 6.2.4).
+
+        One is lost together with its answer too often on a lossy path; each failure doubles the wait.
+        """
+        asks_twice = self._probe_pending and self._handshake_confirmed
+        sent = self.datagrams_to_send(now)
+        if asks_twice and not self._probe_pending:
+            self._probe_pending = True
+            sent += self.datagrams_to_send(now)
+        for datagram, recipient in sent:
+            out(datagram, len(datagram), recipient)
+        return bool(sent)
 
     # aioquic's, done differently
 
@@ -192,6 +227,12 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
     ) -> None:
         # Called by aioquic itself, sometimes without a frame type; that would read as a `Reason`.
         super().close(error_code, QuicFrameType.PADDING if frame_type is None else frame_type, reason_phrase)
+
+    def handle_timer(self, now: float) -> None:
+        super().handle_timer(now)
+        if self._recovery.timeouts_in_a_row >= MAX_TIMEOUTS:
+            # It may go on sending, and so never time out as idle.
+            self.close(QuicErrorCode.NO_VIABLE_PATH, None, "nothing is acknowledged")
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)

@@ -26,6 +26,10 @@ class EnginePacer(QuicPacketPacer):
         self._congestion = congestion
         self._now = 0.0
 
+    def set_datagram_bytes(self, count: int) -> None:
+        """Datagrams are of this size from now on."""
+        self._max_datagram_size = self._pacer.datagram_bytes = count
+
     def datagrams(self, now: float) -> int:
         """How many datagrams may leave now."""
         self._now = now

@@ -26,11 +26,12 @@ from aioquic.tls import Epoch
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.quic.pacing import EnginePacer
+from shared.quic.path_probe import PathProbe
 from shared.quic.press import Press, Seal, varint
 from shared.quic.recovery import Batch, Recovery
 from shared.quic.rope import Rope
 from shared.quic.windows import stream_number
-from shared.quic_settings import CONNECTION_ID_BYTES, PACKETS_PER_KEY
+from shared.quic_settings import CONNECTION_ID_BYTES
 
 Out = Callable[[bytes | memoryview, int, Any], None]
 """Takes datagrams: the bytes, the length of each but the last, the address. The bytes are lent."""
@@ -47,7 +48,6 @@ class BatchSender(QuicConnection):
 
     _pacer: EnginePacer
     _recovery: Recovery
-    _batched = 0  # packets sealed under the present keys
     _unacknowledged = 0  # packets received since the last acknowledgement, about
 
     # An enum's hash is a Python function: looking these up in their dicts took a tenth of a pass.
@@ -169,7 +169,7 @@ class BatchSender(QuicConnection):
             fields += [above - part.stop - 1, part.stop - 1 - part.start]
             above = part.start
         payload = b"".join(map(varint, fields))
-        printed = _press(self._max_datagram_size).print_one(self._seal(), number, payload)
+        printed = self._print(payload)
         packet = QuicSentPacket(
             epoch=Epoch.ONE_RTT,
             in_flight=False,
@@ -189,6 +189,10 @@ class BatchSender(QuicConnection):
         out(printed, len(printed), self._network_paths[0].addr)
         return True
 
+    def _print(self, payload: bytes) -> memoryview:
+        """The next packet, with these frames. Valid until the next one is made."""
+        return _press(self._max_datagram_size).print_one(self._seal(), self._packet_number, payload)
+
     def _note_sent(self, stream: QuicStream, start: int, stop: int, fin: bool) -> None:
         """What QuicStreamSender.get_frame keeps, for a stretch."""
         sender = stream.sender
@@ -201,7 +205,7 @@ class BatchSender(QuicConnection):
         if not len(sender._pending) and not sender._pending_eof:
             sender.buffer_is_empty = True
 
-    def _note_batch(self, batch: Batch, now: float) -> None:
+    def _note_batch(self, batch: Batch | PathProbe, now: float) -> None:
         """What QuicConnection._flush_builder keeps, for a batch."""
         self._loss.on_packet_sent(packet=batch, space=self._one_rtt_space)
         self._pacer.spend(batch.count, batch.sent_bytes, now)
@@ -209,11 +213,6 @@ class BatchSender(QuicConnection):
         if not self._ack_eliciting_sent_since_receipt:
             self._close_at = now + self._idle_timeout()
             self._ack_eliciting_sent_since_receipt = True
-        self._batched += batch.count
-        if self._batched >= PACKETS_PER_KEY:
-            self._batched = 0
-            self.request_key_update()
-            self.send_ping(0)
 
     def _seal(self) -> Seal:
         crypto = self._one_rtt
