@@ -20,7 +20,7 @@ from typing import TypeVar, TypeVarTuple
 import trio
 from cyclopts import App, CycloptsError
 
-from shared import __version__
+from shared import __version__, garbage
 from shared.config import COMMAND_GROUP
 from shared.core.errors import ConfigError, LocalError, PenstockError
 
@@ -107,6 +107,7 @@ def _run_until_signal(
             result.append(await run(*arguments))
             nursery.cancel_scope.cancel()
 
+    garbage.settle()
     try:
         trio.run(supervise)
     except BaseExceptionGroup as group:
