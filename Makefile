@@ -14,7 +14,7 @@ LOCK := ../$(BIN)/uv pip compile --no-config --quiet --universal --python-versio
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test check lint lab bench-data lock clean
+.PHONY: help env dev demo test check lint fuzz lab bench-data lock clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -37,6 +37,9 @@ lint: dev ## style, types and the architecture's contracts
 	@$(BIN)/mypy
 	@echo "-- import contracts"
 	@$(BIN)/lint-imports --no-logo
+
+fuzz: dev ## engines over a hostile virtual network for five minutes (ARGS="--seconds 3600", --seed N)
+	@$(BIN)/python -m tests.courses $(ARGS)
 
 lab: dev ## hosts behind real lines, measured from outside (ARGS="--only NAME", --quick; needs root)
 	@$(BIN)/python -m tests.lab $(ARGS)
