@@ -23,7 +23,8 @@ BURST_SECONDS = 0.002  # what a late timer may make up for,
 SLOW_BURST_SECONDS = 0.025  # as long as that is no more than
 SLOW_BURST_DATAGRAMS = 64
 LEAST_BURST_DATAGRAMS = 10  # RFC 9002 section 7.7: the initial window may leave at once
-BURST_DATAGRAMS = 256  # whatever the rate; the receive buffer of a modest system holds it
+BURST_DATAGRAMS = 256  # whatever the rate; the receive buffer of a modest system holds it,
+BURST_BYTES = 400_000  # and fewer, if they are jumbo frames
 
 
 class Pacer:
@@ -52,7 +53,7 @@ class Pacer:
         size = self.datagram_bytes
         slow = min(self._rate * SLOW_BURST_SECONDS, SLOW_BURST_DATAGRAMS * size)
         wanted = max(self._rate * BURST_SECONDS, slow, quantum_bytes or 0.0, LEAST_BURST_DATAGRAMS * size)
-        self._burst_bytes = float(min(BURST_DATAGRAMS * size, wanted))
+        self._burst_bytes = float(min(BURST_DATAGRAMS * size, BURST_BYTES, wanted))
         slow = min(self._rate * SLOW_QUANTUM_SECONDS, SLOW_QUANTUM_DATAGRAMS * size)
         wanted = max(self._rate * QUANTUM_SECONDS, slow, quantum_bytes or 0.0, size)
         self._quantum_bytes = min(self._burst_bytes / 2, wanted)
