@@ -26,5 +26,5 @@ def test_a_path_that_loses_a_third_is_slow_and_not_broken() -> None:
 
 def test_a_client_that_keeps_moving() -> None:
     """Whatever was written arrives, though its address changes every few round trips."""
-    ends = {Course(seed, Weather(moves=0.02)).run() for seed in range(6)}
-    assert "done" in ends
+    for seed in range(6):
+        assert Course(seed, Weather(moves=0.02, doubled=0.05)).run() in ("done", "closed")
