@@ -272,6 +272,12 @@ class Connection:
         self._guard(lambda: self._handle_engine_timer(now), None)
         self._take_events()
 
+    def take_apart(self) -> None:
+        """It is over and the endpoint has forgotten it; see `QuicEngine.take_apart`."""
+        self._engine.take_apart()
+        self._handlers = {}
+        self._streams = {}
+
     # Private
 
     def _hear(self, payload_bytes: int, datagrams: int, now: float) -> bool:
