@@ -33,6 +33,7 @@ from shared.identity import Identity
 from shared.quic.pacing import EnginePacer
 from shared.quic.receiving import BatchReceiver
 from shared.quic.recovery import Recovery
+from shared.quic.resets import ResettableConnection
 from shared.quic.rope import Rope
 from shared.quic.sending import Out
 from shared.quic.shaking import QuickHandshake
@@ -58,7 +59,7 @@ class PathFigures:
     lost_datagrams: int
 
 
-class QuicEngine(BatchReceiver, ConsumedWindows, QuickHandshake):
+class QuicEngine(BatchReceiver, ConsumedWindows, QuickHandshake, ResettableConnection):
     """One QUIC connection, sans I/O: aioquic's, with batches, consumed windows and turns at the gate."""
 
     def __init__(
@@ -94,6 +95,7 @@ class QuicEngine(BatchReceiver, ConsumedWindows, QuickHandshake):
         self._gated = False
         self._turn = 0
         self._stream_consumed = {}
+        self._reset_key = identity.reset_key
 
     # What the shell asks
 
