@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.quic import Resets
 from shared.quic.resets import RESETS_A_SECOND, reset_token
+from tests.engines import World
 from tests.quic_pair import FAR, LOOPBACK, NEAR, ask, echo, joined
 from tests.test_endpoint_hostile import until
 
@@ -98,3 +101,17 @@ async def test_a_guessed_reset_ends_nothing() -> None:
             forger.sendto(b"\x41" + bytes(20) + token, target)
             with trio.fail_after(2):
                 await pair.near.wait_closed()
+
+
+def test_a_connection_that_ended_is_freed_without_the_collector() -> None:
+    world = World(seed=1, loss=0.0, doubled=0.0)
+    world.shake_hands()
+    gc.disable()
+    try:
+        engines = [weakref.ref(side.engine) for side in world.sides]
+        for side in world.sides:
+            side.engine.take_apart()
+        del side, world
+        assert [engine() for engine in engines] == [None, None]
+    finally:
+        gc.enable()
