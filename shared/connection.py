@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, Protocol, TypeVar
@@ -23,9 +22,10 @@ from shared.losses import loss_of, printable
 from shared.quic import Out, QuicEngine
 from shared.quic_settings import ALPN
 from shared.sockets import host_port
+from shared.statistics import ConnectionStatistics
 from shared.stream import Stream
 
-__all__ = ["Connection", "ConnectionStatistics", "Host", "Stream"]
+__all__ = ["Connection", "Host", "Stream"]
 
 MAX_UNACCEPTED_STREAMS = 256  # opened by the peer and not yet accepted here
 MAX_WAITING_STREAMS = 1024  # opened here, and over the peer's limit of open streams
@@ -49,22 +49,6 @@ class Host(Protocol):
 
     def settle(self, connection: Connection) -> None:
         """The handshake is over, well or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionStatistics:
-    """A frozen view of one connection. Bytes are UDP payloads, without headers."""
-
-    bytes_sent: int
-    bytes_received: int
-    datagrams_sent: int
-    datagrams_received: int
-    lost_datagrams: int
-    rtt_seconds: float  # smoothed; 0 before the first sample
-    window_bytes: int  # congestion window
-    in_flight_bytes: int
-    datagram_bytes: int  # the largest that the path is known to carry
-    streams: int
 
 
 class Connection:
@@ -96,6 +80,7 @@ class Connection:
         self._blocked: set[Stream] = set()
         self._unaccepted: deque[Stream] = deque()
         self._arrival = trio.lowlevel.ParkingLot()
+        self._reset_token = b""  # the route by which a reset finds us
         self._farewell: list[tuple[bytes, Any]] = []
         self._farewells_due = 0
         self._farewells_left = MAX_FAREWELLS
@@ -214,6 +199,11 @@ class Connection:
                 self._break("a first datagram that cannot be decrypted")
             self._take_events()
 
+    def take_reset(self) -> None:
+        """The peer answered that it knows nothing of this connection; `transmit` afterwards."""
+        self.is_over = True
+        self._lose(ConnectionLost(Reason.TIMEOUT, "the other side has started anew and knows no more of it"))
+
     def receive_batch(self, data: memoryview, segment_bytes: int, sender: Any, now: float) -> list[bytes]:
         """Datagrams of `segment_bytes` (the last may be shorter) came in, the first of them for us.
 
@@ -243,13 +233,6 @@ class Connection:
             stream.take_progress()
         if len(self._streams) > self._engine.stream_count:
             self._drop_finished()
-
-    def dismantle(self) -> None:
-        """It is over, and the endpoint has forgotten it: leave nothing for the garbage collector."""
-        self.is_over = True
-        self._handlers.clear()
-        self._streams.clear()
-        self._engine.dismantle()
 
     def count_sent(self, datagrams: int, payload_bytes: int) -> None:
         """Datagrams really left."""
@@ -284,6 +267,13 @@ class Connection:
             self._engine.send_ping(0)
         self._guard(lambda: self._handle_engine_timer(now), None)
         self._take_events()
+
+    def take_apart(self) -> None:
+        """It is over and the endpoint has forgotten it; see `QuicEngine.take_apart`."""
+        self.is_over = True
+        self._handlers.clear()
+        self._streams.clear()
+        self._engine.take_apart()
 
     # Private
 
@@ -332,6 +322,10 @@ class Connection:
             handler = self._handlers.get(type(event))
             if handler is not None:
                 handler(event)
+        if self._engine.reset_token != self._reset_token:
+            self._host.drop_route(self._reset_token)
+            self._reset_token = self._engine.reset_token
+            self._host.add_route(self._reset_token, self)
         if self._engine.ending is not None:
             self._lose(loss_of(self._engine.ending))
 

@@ -7,11 +7,9 @@ something that a task wants sent.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -25,9 +23,19 @@ from shared.core.ids import HostPort, NodeId
 from shared.core.passes import Passes
 from shared.identity import Identity
 from shared.outlet import Outlet
-from shared.quic import QuicEngine
+from shared.quic import TOKEN_BYTES, QuicEngine
+from shared.quic_settings import quieten_engine
 from shared.reception import Reception, Welcome
-from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
+from shared.sockets import (
+    DatagramSocket,
+    bind,
+    destination,
+    header_bytes,
+    host_port,
+    resolve,
+    split,
+)
+from shared.statistics import EndpointStatistics
 from shared.timers import Timers
 
 READS_PER_WAKE, BYTES_PER_WAKE = 64, 1 << 20  # then other tasks get their turn
@@ -35,20 +43,6 @@ MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
 HANDSHAKE_SECONDS = 10.0
 LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest destination id
 MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointStatistics:
-    """A frozen view of an endpoint. Bytes count IP and UDP headers: what the line carries."""
-
-    connections: int
-    half_open: int  # unfinished handshakes of strangers
-    bytes_sent: int
-    bytes_received: int
-    datagrams_sent: int
-    datagrams_received: int
-    unsent_datagrams: int  # built, but the system refused them
-    unwanted_datagrams: int  # garbage, or for nobody here
 
 
 class Endpoint:
@@ -246,7 +240,11 @@ class Endpoint:
             touched[connection] = None
 
     def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
-        """What a datagram for nobody earns."""
+        """What a datagram for nobody earns, unless it is the reset of one of ours."""
+        if (forgotten := self._routes.get(datagram[-TOKEN_BYTES:])) is not None:
+            forgotten.take_reset()
+            self.touch(forgotten)
+            return None
         verdict = self._reception.judge(
             datagram, sender, now, connections=len(self._connections), half_open=len(self._half_open)
         )
@@ -296,7 +294,7 @@ class Endpoint:
             owners.discard(connection)
         self._touched.pop(connection, None)
         self._gate.withdraw(connection)
-        connection.dismantle()
+        connection.take_apart()
 
     def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
         if self._outlet.is_full and not connection.is_over:
@@ -375,11 +373,11 @@ async def open_endpoint(
     Leaving closes every connection with SHUTDOWN. Raises LocalError naming the address and
     `setting` if it cannot be bound.
     """
-    # aioquic warns about each bad packet, and strangers decide how many there are.
-    logging.getLogger("quic").setLevel(logging.CRITICAL)
+    quieten_engine()
     reception = Reception(
-        max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above
-    )
+        max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above,
+        reset_key=identity.reset_key,
+    )  # fmt: skip
     failure: Exception | None = None
     with await bind(HostPort(host, port), setting) as raw:
         sock = DatagramSocket(raw)

@@ -7,7 +7,7 @@ in which nothing is sent, and by default it comes with every quarter that the he
 * What was loaded at the start is left out for good (`gc.freeze`).
 * The two young generations, where a request's garbage dies, hold at most FEW x SOME objects, which
   takes 20 ms at worst; the old one is looked at RARELY times less often than by default.
-* A connection that is over is taken apart (`QuicEngine.dismantle`), so that its memory comes back at
+* A connection that is over is taken apart (`QuicEngine.take_apart`), so that its memory comes back at
   once, by its reference counts, and the old generation has little to find.
 """
 

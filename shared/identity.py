@@ -6,10 +6,11 @@ Both sides of a connection compute the other's id from it and compare.
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -29,6 +30,7 @@ from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import NodeId
 
 MAX_KEY_FILE_BYTES = 16 * 1024
+_RESETS = b"penstock stateless reset 1\n"
 _OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -40,6 +42,7 @@ class Identity:
     public_key: bytes  # 32 raw bytes
     id: NodeId
     certificate: x509.Certificate  # self-signed, no names, does not expire
+    reset_key: bytes = field(repr=False)  # makes the tokens of stateless resets; secret
 
     @classmethod
     def generate(cls) -> Identity:
@@ -50,7 +53,9 @@ class Identity:
     def of(cls, private_key: Ed25519PrivateKey) -> Identity:
         """The identity that a key makes."""
         public_key = private_key.public_key().public_bytes_raw()
-        return cls(private_key, public_key, signing.node_id(public_key), _certificate(private_key))
+        reset_key = hmac.digest(private_key.private_bytes_raw(), _RESETS, "sha256")
+        node = signing.node_id(public_key)
+        return cls(private_key, public_key, node, _certificate(private_key), reset_key)
 
     @classmethod
     def load(cls, path: Path) -> Identity:

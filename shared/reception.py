@@ -1,8 +1,8 @@
 """What a datagram from a stranger earns: silence, a short reply, or a new connection.
 
-Replies are never longer than what they answer (1200 bytes at least), so nobody can use us to
-flood a third party. Above `retry_above` unfinished handshakes a stranger must first show that
-it receives at the address it claims (Retry, RFC 9000 section 8.1), which costs us no state.
+Replies are never longer than what they answer, so nobody can use us to flood a third party. Above
+`retry_above` unfinished handshakes a stranger must first show that it receives at the address it
+claims (Retry, RFC 9000 section 8.1), which costs us no state.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from shared.quic import Resets
 from shared.quic_settings import CONNECTION_ID_BYTES, VERSIONS
+from shared.sockets import destination, is_short
 
-_LONG_HEADER = 0x80
 _MAX_ID_BYTES = 20  # RFC 9000 section 17.2
 _MIN_FIRST_ID_BYTES = 8  # RFC 9000 section 7.2
 
@@ -43,19 +44,24 @@ class Welcome:
 
 
 class Reception:
-    """Judges first datagrams; keeps nothing but the key that seals its Retry tokens."""
+    """Judges first datagrams; keeps nothing but the keys of its Retry and reset tokens."""
 
-    def __init__(self, *, max_connections: int, max_half_open: int, retry_above: int) -> None:
+    def __init__(
+        self, *, max_connections: int, max_half_open: int, retry_above: int, reset_key: bytes
+    ) -> None:
         self._max_connections = max_connections
         self._max_half_open = max_half_open
         self._retry_above = retry_above
         self._tokens = QuicRetryTokenHandler()
+        self._resets = Resets(reset_key)
 
     def judge(
         self, datagram: bytes, sender: Any, now: float, *, connections: int, half_open: int
     ) -> bytes | Welcome | None:
         """A reply to send, a Welcome, or None for silence."""
-        if len(datagram) < SMALLEST_MAX_DATAGRAM_SIZE or not datagram[0] & _LONG_HEADER:
+        if is_short(datagram):
+            return self._resets.answer(datagram, destination(datagram), now)
+        if len(datagram) < SMALLEST_MAX_DATAGRAM_SIZE:
             return None
         version = int.from_bytes(datagram[1:5], "big")
         if version not in VERSIONS:

@@ -220,9 +220,14 @@ def destination(datagram: bytes) -> bytes:
     """The connection id that a datagram is for; empty if it is too short to have one of ours."""
     if not datagram:
         return b""
-    if datagram[0] & 0x80:  # long header: version (4), then the id with its length
+    if not is_short(datagram):  # long header: version (4), then the id with its length
         return datagram[6 : 6 + datagram[5]] if len(datagram) > 5 else b""
     return datagram[1 : 1 + CONNECTION_ID_BYTES]
+
+
+def is_short(datagram: bytes) -> bool:
+    """It begins with a packet of an established connection, or seems to."""
+    return len(datagram) > 0 and not datagram[0] & 0x80
 
 
 def header_bytes(sockaddr: Any) -> int:

@@ -19,14 +19,16 @@ from tests.quic_pair import NEAR
 
 PARTS = {
     QuicConnection: """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _close_pending
-        _crypto_streams _cryptos _events _handshake_confirmed _handshake_done_pending _host_cids _is_client
-        _local_ack_delay_exponent _local_max_data _local_max_streams_bidi _local_max_streams_uni _logger _loss
-        _max_datagram_size _network_paths _pacing_at _packet_number _peer_cid _ping_pending _probe_pending
+        _crypto_streams _cryptos _cryptos_initial _events _handshake_confirmed _handshake_done_pending
+        _host_cids _is_client
+        _local_ack_delay_exponent _local_active_connection_id_limit _local_max_data _local_max_streams_bidi
+        _local_max_streams_uni _logger _loss
+        _max_datagram_size _network_paths _QuicConnection__frame_handlers
+        _pacing_at _packet_number _peer_cid _ping_pending _probe_pending
         _remote_max_data _remote_max_data_used _retire_connection_ids _spaces _spin_bit _spin_highest_pn
-        _state _streams _streams_blocked_bidi _streams_blocked_pending _streams_queue tls
-        _cryptos_initial _QuicConnection__frame_handlers""",
-    QuicPacketRecovery: """_cc _pacer _pto_count _rtt_first_sample_time _rtt_initial _rtt_initialized
-        _send_probe _rtt_latest _rtt_min _rtt_smoothed _rtt_variance max_ack_delay
+        _state _streams _streams_blocked_bidi _streams_blocked_pending _streams_queue tls""",
+    QuicPacketRecovery: """_cc _pacer _pto_count _send_probe _rtt_first_sample_time _rtt_initial
+        _rtt_initialized _rtt_latest _rtt_min _rtt_smoothed _rtt_variance max_ack_delay
         peer_completed_address_validation
         spaces""",
     QuicPacketSpace: """ack_at ack_eliciting_in_flight ack_queue expected_packet_number largest_acked_packet
@@ -47,6 +49,8 @@ METHODS = {
     "_write_ack_frame": "self builder space now",
     "_write_connection_limits": "self builder space",
     "_write_stream_limits": "self builder space stream",
+    "_handle_padding_frame": "self context frame_type buf",
+    "_write_new_connection_id_frame": "self builder connection_id",
     "_handle_crypto_frame": "self context frame_type buf",
     "_handle_stream_frame": "self context frame_type buf",
     "_payload_received": "self context plain crypto_frame_required",
@@ -82,6 +86,12 @@ LINES: dict[Any, tuple[str, ...]] = {
         "key_phase = (first_byte & 4) >> 2",
     ),
     QuicPacketRecovery.get_loss_detection_time: ("* (2**self._pto_count)",),
+    QuicConnection._serialize_transport_parameters: (
+        "stateless_reset_token=self._host_cids[0].stateless_reset_token",
+        "active_connection_id_limit=self._local_active_connection_id_limit",
+    ),
+    QuicConnection._write_new_connection_id_frame: ("buf.push_bytes(connection_id.stateless_reset_token)",),
+    QuicConnection._parse_transport_parameters: ("self._peer_cid.stateless_reset_token = (",),
     QuicStreamSender.write: ("self._buffer += data",),
     QuicStreamSender.get_frame: ("self._buffer[start - self._buffer_start : stop - self._buffer_start]",),
     QuicStreamSender.on_data_delivery: ("del self._buffer[:size]",),
@@ -104,7 +114,10 @@ def test_the_private_parts_of_aioquic_are_where_we_reach_for_them() -> None:
         assert [name for name in names.split() if not hasattr(one, name)] == [], owner
     assert pair.send.aead is not None
     assert isinstance(pair.send.aead._aead, AESGCM)
-    assert {"_request_client_certificate", "_peer_certificate", "_supported_groups"} <= set(vars(client.tls))
+    assert {
+        "_request_client_certificate", "_peer_certificate", "_signature_algorithms", "_supported_groups",
+        "alpn_cb", "update_traffic_key_cb",
+    } <= set(vars(client.tls))  # fmt: skip
 
 
 def test_the_methods_of_aioquic_take_what_we_expect() -> None:

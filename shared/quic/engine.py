@@ -25,7 +25,7 @@ from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import Epoch, Group
+from aioquic.tls import Epoch
 from cryptography import x509
 
 from shared.core.errors import Reason
@@ -37,8 +37,10 @@ from shared.quic.pacing import EnginePacer
 from shared.quic.path_search import PathSearch
 from shared.quic.receiving import BatchReceiver
 from shared.quic.recovery import Recovery
+from shared.quic.resets import ResettableConnection
 from shared.quic.rope import Rope
 from shared.quic.sending import Out
+from shared.quic.shaking import QuickHandshake
 from shared.quic.windows import ConsumedWindows
 from shared.quic_settings import (
     ACK_DELAY_SECONDS,
@@ -63,7 +65,7 @@ class PathFigures:
     datagram_bytes: int  # the largest that the path is known to carry
 
 
-class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows):
+class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHandshake, ResettableConnection):
     """One QUIC connection, sans I/O: aioquic's, with batches, consumed windows and turns at the gate."""
 
     def __init__(
@@ -101,6 +103,7 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows):
         self._gated = False
         self._turn = 0
         self._stream_consumed = {}
+        self._reset_key = identity.reset_key
 
     # What the shell asks
 
@@ -164,8 +167,11 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows):
         """Close with a reason of ours; the peer hears both."""
         super().close(int(reason), None, detail)
 
-    def dismantle(self) -> None:
-        """It is over: let go of what refers back here, so that its memory is free at once."""
+    def take_apart(self) -> None:
+        """It is over: let go of what refers back here, so that its memory is free at once.
+
+        Only figures and the peer may be asked for afterwards.
+        """
         self._QuicConnection__frame_handlers: dict[int, object] = {}
         self._recovery.forget_all()
         for stream in self._streams.values():
@@ -233,14 +239,6 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows):
         if self._recovery.timeouts_in_a_row >= MAX_TIMEOUTS:
             # It may go on sending, and so never time out as idle.
             self.close(QuicErrorCode.NO_VIABLE_PATH, None, "nothing is acknowledged")
-
-    def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        if self._is_client:
-            # aioquic makes a key for each of four groups; this one is quickest, and everybody has it.
-            self.tls._supported_groups = [Group.X25519]
-        else:
-            self.tls._request_client_certificate = True
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         known = len(self._streams)
@@ -354,6 +352,10 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows):
         if not _has_data(stream):
             return False
         return stream.sender.next_offset < self._flow_limit(stream) or stream.sender._pending_eof
+
+
+def _nothing(*arguments: object) -> None:
+    """In the place of a method of the connection's."""
 
 
 def _has_data(stream: QuicStream) -> bool:
