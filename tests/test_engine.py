@@ -194,7 +194,8 @@ def test_an_acknowledgement_leaves_along_when_it_would_be_due_before_more_comes(
     world = World(11, 0.0, 0.0)
     client, server = world.sides
     world.shake_hands()
-    space, delay = client.engine._one_rtt_space, client.engine._ack_delay
+    space: Any = client.engine._one_rtt_space
+    delay = client.engine._ack_delay
     server.engine.send_stream_data(1, bytes(200_000))
     world.now += 1.0
     client.send(world.now, gated=False)
