@@ -199,7 +199,7 @@ def test_an_acknowledgement_leaves_along_when_it_would_be_due_before_more_comes(
     server.engine.send_stream_data(1, bytes(200_000))
     world.now += 1.0
     client.send(world.now, gated=False)
-    assert space.ack_at is None
+    assert client.engine._one_rtt_space.ack_at is None
     due = []
     # None is pending; one is, and more would come too late for it; none is; more may come before it is due.
     for gap in (1.0, 0.6 * delay, 0.6 * delay, 0.3 * delay):
