@@ -1,25 +1,27 @@
-"""One UDP socket that listens and dials, its QUIC connections, and the two tasks that drive them.
+"""One UDP socket that listens and dials, its QUIC connections, and the task that drives them.
 
-The receiving task drains the socket in batches and answers once per touched connection. The
-driving task sleeps until the earliest of: a connection's timer, the next turn at the gate,
-something that a task wants sent.
+It sleeps until the earliest of: a datagram, a connection's timer, the next turn at the gate,
+something that a task wants sent. Then it makes a *pass*: it drains the socket, fires timers, and lets
+each touched connection send once.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from math import inf
 from typing import Any
 
 import trio
 
 from shared import clock
+from shared.alarm import alarm
 from shared.connection import Connection
 from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
+from shared.core.lull import Lull
 from shared.core.passes import Passes
 from shared.identity import Identity
 from shared.outlet import Outlet
@@ -71,7 +73,8 @@ class Endpoint:
         self._touched: dict[Connection, None] = {}
         self._timers: Timers[Connection] = Timers()
         self._passes: Passes[Connection] = Passes()
-        self._sleep = trio.CancelScope()  # of the driving task; its deadline moves
+        self._alarm = alarm(sock.raw)
+        self._lull = Lull()
         self._is_closed = False
         self._outlet = Outlet(sock, self._gate)
         self._received = [0, 0]
@@ -168,31 +171,35 @@ class Endpoint:
         self._unaccepted.append(connection)
         self._arrival.unpark()
 
-    # The two tasks, and the end
+    # The task, and the end
 
-    async def receive_forever(self) -> None:
-        """Task: from the socket to the connections."""
-        while True:
-            await trio.lowlevel.wait_readable(self._socket.raw)
-            now = clock.now()
-            touched: dict[Connection, None] = {}
-            self._drain(now, touched)
-            for connection in touched:
-                self._transmit(connection, now)
-            self._give_turns(now)
+    async def run_forever(self) -> None:
+        """Task: from the socket to the connections, and back."""
+        with closing(self._alarm):
+            while True:
+                await self._wait()
+                self._pass(clock.now())
 
-    async def drive_forever(self) -> None:
-        """Task: timers, turns at the gate, and what tasks want sent."""
-        while True:
-            with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
-                await trio.sleep_forever()
-            if self._outlet.is_full:
-                await self._outlet.drain()
-            now = clock.now()
-            self._fire_timers(now)
-            for connection in list(self._touched):
-                self._transmit(connection, now)
-            self._give_turns(now)
+    async def _wait(self) -> None:
+        now, is_full = clock.now(), self._outlet.is_full
+        if self._touched and not is_full:
+            await trio.lowlevel.checkpoint()  # other tasks have their turn
+            return
+        turn_at = inf if is_full else self._gate.ready_at(now)
+        until, lull_until = min(self._timers.next_at(), turn_at), self._lull.until(turn_at, now)
+        reads = lull_until <= now
+        await self._alarm.wait(until if reads else min(until, lull_until), reads=reads, writes=is_full)
+
+    def _pass(self, now: float) -> None:
+        self._outlet.flush()
+        self._drain(now, self._touched)
+        while (connection := self._timers.pop_due(now)) is not None:
+            connection.handle_timer(now)
+            self._touched[connection] = None
+        self._give_turns(now)  # first: whoever has a turn answers along with it
+        for connection in list(self._touched):
+            self._transmit(connection, now)
+        self._give_turns(now)
 
     def shut_down(self) -> None:
         """Tell every peer, and stop."""
@@ -216,6 +223,8 @@ class Endpoint:
             self._take_all(data, segment_bytes, sender, now, touched)
             if (taken := taken + len(data)) >= BYTES_PER_WAKE:
                 break
+        if taken:
+            self._lull.took(taken, now)
 
     def _take_all(
         self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
@@ -298,7 +307,7 @@ class Endpoint:
 
     def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
         if self._outlet.is_full and not connection.is_over:
-            self._touched[connection] = None  # the driving task comes back to it
+            self._touched[connection] = None  # a later pass comes back to it
             return
         self._touched.pop(connection, None)
         how = Pass.TURN if turn else Pass.AT_ONCE
@@ -313,8 +322,6 @@ class Endpoint:
                 self._passes.passed(connection, now)
 
         connection.transmit(now, out, gated=not may_pass, turn=turn)
-        if self._outlet.is_full:
-            self._wake()
         if connection.is_over:
             self._remove(connection)
             return
@@ -327,7 +334,6 @@ class Endpoint:
     def _give_turns(self, now: float) -> None:
         while not self._outlet.is_full and (turn := self._gate.next_turn(now)) is not None:
             self._transmit(turn.asker, now, turn.datagrams)
-        self._wake_by(self._gate.ready_at(now), now)
 
     def _arm(self, connection: Connection, now: float) -> None:
         may_pass_at = self._passes.next_at(connection, now)
@@ -335,24 +341,9 @@ class Endpoint:
         if connection.wants_turn and self._gate.is_open:
             wake_at = min(wake_at, max(now, may_pass_at))
         self._timers.set(connection, wake_at)
-        self._wake_by(wake_at, now)
-
-    def _fire_timers(self, now: float) -> None:
-        while (connection := self._timers.pop_due(now)) is not None:
-            connection.handle_timer(now)
-            self._transmit(connection, now)
-
-    def _next_deadline(self) -> float:
-        now = clock.now()
-        if self._touched or self._outlet.is_full:
-            return -inf
-        return trio.current_time() + min(self._timers.next_at(), self._gate.ready_at(now)) - now
 
     def _wake(self) -> None:
-        self._sleep.deadline = -inf
-
-    def _wake_by(self, when: float, now: float) -> None:
-        self._sleep.deadline = min(self._sleep.deadline, trio.current_time() + when - now)
+        self._alarm.hurry(-inf)
 
 
 @asynccontextmanager
@@ -385,8 +376,7 @@ async def open_endpoint(
             identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(endpoint.receive_forever)
-            nursery.start_soon(endpoint.drive_forever)
+            nursery.start_soon(endpoint.run_forever)
             try:
                 yield endpoint
             except Exception as error:  # the nursery would wrap it in a group

@@ -7,8 +7,6 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-import trio
-
 from shared.connection import Connection
 from shared.core.gate import Gate, Pass
 from shared.sockets import DatagramSocket, header_bytes
@@ -28,7 +26,7 @@ class Outlet:
 
     @property
     def is_full(self) -> bool:
-        """The system has no room: build nothing until `drain` returns."""
+        """The system has no room: build nothing until `flush` has emptied it."""
         return bool(self._backlog)
 
     def send(
@@ -53,12 +51,12 @@ class Outlet:
         self._gate.charge(size, how, now)
         return True
 
-    async def drain(self) -> None:
-        """Wait until everything kept back has left."""
+    def flush(self) -> None:
+        """Send what was kept back, as far as there is room for it now."""
         while self._backlog:
-            await trio.lowlevel.wait_writable(self._socket.raw)
             data, segment_bytes, recipient = self._backlog.popleft()
             with suppress(OSError):  # lost
                 sent = self._socket.send(data, segment_bytes, recipient)
                 if sent < len(data):
                     self._backlog.appendleft((data[sent:], segment_bytes, recipient))
+                    return

@@ -170,3 +170,24 @@ def test_a_stream_full_of_holes_costs_the_connection() -> None:
             server.engine._handle_stream_frame(cast(Any, None), 0x0E, frame)
     assert hole // 2 <= MAX_GAPS + 1
     assert configure(NEAR, True, 1.0).max_stream_data <= CONNECTION_WINDOW_BYTES
+
+
+def test_an_acknowledgement_leaves_along_when_it_would_be_due_before_more_comes() -> None:
+    world = World(11, 0.0, 0.0)
+    client, server = world.sides
+    world.shake_hands()
+    space: Any = client.engine._one_rtt_space
+    delay = client.engine._ack_delay
+    server.engine.send_stream_data(1, bytes(200_000))
+    world.now += 1.0
+    client.send(world.now, gated=False)
+    assert client.engine._one_rtt_space.ack_at is None
+    due = []
+    # None is pending; one is, and more would come too late for it; none is; more may come before it is due.
+    for gap in (1.0, 0.6 * delay, 0.6 * delay, 0.3 * delay):
+        world.now += gap
+        client.receive(server.send(world.now, gated=True, turn=2), ADDRESSES[0], world.now)
+        due.append(space.ack_at - world.now)
+        if due[-1] <= 0:
+            client.send(world.now, gated=False)
+    assert due == [pytest.approx(delay), 0.0, pytest.approx(delay), pytest.approx(0.7 * delay)]

@@ -47,6 +47,7 @@ def cable() -> Iterator[Cable]:
             "mtu", str(MTU), "netns", ends.receiver)  # fmt: skip
         for name, host in ((ends.sender, SENDER_HOST), (ends.receiver, RECEIVER_HOST)):
             _ip("-n", name, "address", "add", f"{host}/24", "dev", "end")
+            _ip("-n", name, "link", "set", "end", "gso_max_segs", "1")  # or whole batches would pass uncut
             _ip("-n", name, "link", "set", "end", "up")
         yield ends
     finally:

@@ -17,13 +17,13 @@ that ends with a turn's datagram keeps to rate x W + burst, whatever else left w
 stretch that ends in a run of at-once datagrams can exceed that, by the debt they made (-L).
 
 Trade-off: the shorter the burst, the smoother the line and the more often a late timer wastes
-what the bucket could not save. `burst_for` takes a couple of datagrams or 10 ms of the rate,
-whichever is more: 1 % of a 1 s window.
+what the bucket could not save. `burst_for` takes a couple of datagrams or 12 ms of the rate,
+whichever is more: 1.2 % of a 1 s window.
 
 The quantum. Waking for every datagram costs more than building it, so turns begin when as much
 is saved up as the burst allows while still leaving LATE_SECONDS of room for a late timer (what
 does not fit into the bucket is lost to the rate). On a slow line, where the burst is a couple of
-datagrams, that is one datagram at a time; from some 5 Mbit/s on it is 6 to 9 ms of the rate.
+datagrams, that is one datagram at a time; from some 5 Mbit/s on it is 8 to 11 ms of the rate.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ MAX_DATAGRAM_BYTES = 1452  # QUIC payload of the largest datagram that is sent t
 HEADER_BYTES_V4 = 28  # IPv4 20 + UDP 8
 HEADER_BYTES_V6 = 48  # IPv6 40 + UDP 8
 TURN_BYTES = MAX_DATAGRAM_BYTES + HEADER_BYTES_V6  # what a turn may cost at most
-BURST_SECONDS = 0.01
+BURST_SECONDS = 0.012
 OPEN_DATAGRAMS = 64  # a turn at an open gate
-LATE_SECONDS = 0.00125  # timers have a resolution of 1 ms, and some work before they are looked at
+LATE_SECONDS = 0.0007  # of a timer, and of work before it is looked at
 
 Asker = TypeVar("Asker", bound=Hashable)
 
@@ -77,7 +77,7 @@ class Turn(Generic[Asker]):
 
 
 def burst_for(rate: float) -> float:
-    """The burst for a rate in bytes/s: a couple of datagrams or 10 ms, whichever is more."""
+    """The burst for a rate in bytes/s: a couple of datagrams or 12 ms, whichever is more."""
     return max(2.0 * TURN_BYTES, rate * BURST_SECONDS)
 
 

@@ -5,7 +5,7 @@ that each answer every acknowledgement with the few packets it allows would spen
 passes, fall behind, be acknowledged in smaller and smaller parts, and fall further behind. So with
 n others sending, each has a pass at most every n x PASS_SECONDS: passes together take a
 bounded part of the time, and what collects in between leaves as one batch. A single connection
-never waits; one of a hundred sends every 20 ms. Acknowledgements and other control frames do
+never waits; one of a hundred sends every 36 ms. Acknowledgements and other control frames do
 not wait for passes.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Hashable
 from math import inf
 from typing import Generic, TypeVar
 
-PASS_SECONDS = 0.0002  # about twice what a pass costs
-MAX_SPACING_SECONDS = 0.02  # below what a sender's pace is made up for
+PASS_SECONDS = 0.0004  # about four times what a pass costs
+MAX_SPACING_SECONDS = 0.036  # below what a sender's pace is made up for
 COUNTING_SECONDS = 0.1  # how long a connection counts as sending
 
 Sender = TypeVar("Sender", bound=Hashable)

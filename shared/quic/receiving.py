@@ -14,6 +14,7 @@ exactly one STREAM frame.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from aioquic.quic.connection import (
@@ -89,6 +90,8 @@ class _Headers:
 class BatchReceiver(BatchSender):
     """The receiving half of the fast path."""
 
+    _eliciting_at = -inf  # when packets that want an acknowledgement came last
+
     def receive_batch(self, data: memoryview, segment_bytes: int, addr: Any, now: float) -> list[bytes]:
         """Take datagrams of `segment_bytes` each (the last may be shorter) that came in a row.
 
@@ -105,12 +108,17 @@ class BatchReceiver(BatchSender):
     def _note_eliciting(self, packets: int, at_once: bool, now: float) -> None:
         """Packets that want to be acknowledged came in one buffer; an end of a stream does so at once.
 
-        Whoever serves a stream waits for that before it takes on the next.
+        Whoever serves a stream waits for that before it takes on the next. An acknowledgement also leaves
+        at once if it would be due before more is likely to come: that saves waking up for it alone.
         """
         space = self._one_rtt_space
         if space.largest_received_packet > SETTLED_PACKETS:
             self._ack_delay = SETTLED_ACK_DELAY_SECONDS
         self._unacknowledged += packets
+        gap = now - self._eliciting_at
+        self._eliciting_at = now
+        if space.ack_at is not None and now + gap > space.ack_at:
+            at_once = True
         if at_once or self._unacknowledged >= MAX_UNACKNOWLEDGED:
             space.ack_at = now
         elif space.ack_at is None:
