@@ -8,10 +8,11 @@ something that a task wants sent.
 from __future__ import annotations
 
 import logging
+import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -23,11 +24,13 @@ from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
 from shared.core.passes import Passes
+from shared.endpoint_statistics import EndpointStatistics
 from shared.identity import Identity
 from shared.outlet import Outlet
 from shared.quic import QuicEngine
 from shared.reception import Reception, Welcome
 from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
+from shared.steering import ALONE, Berth
 from shared.timers import Timers
 
 READS_PER_WAKE, BYTES_PER_WAKE = 64, 1 << 20  # then other tasks get their turn
@@ -37,20 +40,6 @@ LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest de
 MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointStatistics:
-    """A frozen view of an endpoint. Bytes count IP and UDP headers: what the line carries."""
-
-    connections: int
-    half_open: int  # unfinished handshakes of strangers
-    bytes_sent: int
-    bytes_received: int
-    datagrams_sent: int
-    datagrams_received: int
-    unsent_datagrams: int  # built, but the system refused them
-    unwanted_datagrams: int  # garbage, or for nobody here
-
-
 class Endpoint:
     """Made by `open_endpoint`."""
 
@@ -58,17 +47,21 @@ class Endpoint:
         self,
         identity: Identity,
         sock: DatagramSocket,
+        berth: Berth,
         *,
         gate: Gate[Connection] | None,
         reception: Reception,
         idle_timeout_seconds: float,
     ) -> None:
         self.identity = identity
+        self.pass_on: Callable[[bytes, Any], None] | None = None  # takes strangers that were not invited
+        self._berth = berth
         self.local = host_port(sock.raw.getsockname())
         self._socket = sock
         self._gate: Gate[Connection] = Gate() if gate is None else gate
         self._reception = reception
-        self._idle_timeout_seconds = idle_timeout_seconds
+        settings: dict[str, Any] = {"idle_timeout_seconds": idle_timeout_seconds, "mark": berth.mark}
+        self._engine = partial(QuicEngine, identity, **settings)
         self._routes: dict[bytes, Connection] = {}
         self._connections: dict[Connection, set[bytes]] = {}  # each with its routes
         self._half_open: set[Connection] = set()
@@ -81,7 +74,7 @@ class Endpoint:
         self._is_closed = False
         self._outlet = Outlet(sock, self._gate)
         self._received = [0, 0]
-        self._unwanted = 0
+        self._unwanted = self._astray = 0
 
     # For tasks
 
@@ -130,6 +123,11 @@ class Endpoint:
                 raise ConnectionLost(Reason.SHUTDOWN, "the endpoint is closed")
             await self._arrival.park()
 
+    def take(self, datagram: bytes, sender: Any) -> None:
+        """A datagram that another process at our port received and passed on."""
+        self._take(datagram, sender, clock.now(), self._touched)
+        self._wake()
+
     def statistics(self) -> EndpointStatistics:
         """A frozen view for screens and metrics."""
         return EndpointStatistics(
@@ -141,6 +139,7 @@ class Endpoint:
             datagrams_received=self._received[0],
             unsent_datagrams=self._outlet.refused,
             unwanted_datagrams=self._unwanted,
+            astray_datagrams=self._astray,
         )
 
     # For connections (`shared.connection.Host`)
@@ -252,21 +251,23 @@ class Endpoint:
         verdict = self._reception.judge(
             datagram, sender, now, connections=len(self._connections), half_open=len(self._half_open)
         )
+        is_invited = isinstance(verdict, Welcome) and verdict.retry_id is not None
+        if self.pass_on is not None and verdict is not None and not is_invited:
+            self.pass_on(datagram, sender)
+            return None
         if isinstance(verdict, Welcome):
             return self._welcome(verdict, now)
         self._unwanted += 1
+        self._astray += not self._berth.owns(destination(datagram))
         if verdict is not None:
             self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
-        engine = QuicEngine(
-            self.identity,
-            is_client=False,
-            idle_timeout_seconds=self._idle_timeout_seconds,
-            original_destination_connection_id=welcome.original_id,
+        engine = self._engine(
+            is_client=False, original_destination_connection_id=welcome.original_id,
             retry_source_connection_id=welcome.retry_id,
-        )
+        )  # fmt: skip
         connection = Connection(engine, self, expected=None, now=now, handshake_seconds=HANDSHAKE_SECONDS)
         self._add(connection, welcome.retry_id or welcome.original_id, engine.host_cid)
         self._half_open.add(connection)
@@ -276,7 +277,7 @@ class Endpoint:
         self, node: NodeId, sockaddr: Any, handshake_seconds: float, keep_alive_seconds: float | None
     ) -> Connection:
         now = clock.now()
-        engine = QuicEngine(self.identity, is_client=True, idle_timeout_seconds=self._idle_timeout_seconds)
+        engine = self._engine(is_client=True)
         connection = Connection(
             engine, self, expected=node, now=now,
             handshake_seconds=handshake_seconds, keep_alive_seconds=keep_alive_seconds,
@@ -369,23 +370,22 @@ async def open_endpoint(
     max_half_open: int = 1024,
     retry_above: int = 64,
     idle_timeout_seconds: float = 30.0,
+    sock: socket.socket | None = None,
+    berth: Berth = ALONE,
 ) -> AsyncIterator[Endpoint]:
     """An endpoint on `host` (an IP address or name; `::` takes IPv4 too) and `port` (0: any free one).
 
     Leaving closes every connection with SHUTDOWN. Raises LocalError naming the address and
-    `setting` if it cannot be bound.
+    `setting` if it cannot be bound. A bound `sock` is taken over instead, at this `berth` of its port.
     """
     # aioquic warns about each bad packet, and strangers decide how many there are.
     logging.getLogger("quic").setLevel(logging.CRITICAL)
-    reception = Reception(
-        max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above
-    )
+    bounds = {"max_connections": max_connections, "max_half_open": max_half_open, "retry_above": retry_above}
+    reception = Reception(**bounds, mark=berth.mark)
     failure: Exception | None = None
-    with await bind(HostPort(host, port), setting) as raw:
-        sock = DatagramSocket(raw)
-        endpoint = Endpoint(
-            identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
-        )
+    with sock or await bind(HostPort(host, port), setting) as raw:
+        idle, udp = idle_timeout_seconds, DatagramSocket(raw)
+        endpoint = Endpoint(identity, udp, berth, gate=gate, reception=reception, idle_timeout_seconds=idle)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.receive_forever)
             nursery.start_soon(endpoint.drive_forever)

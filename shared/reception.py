@@ -8,6 +8,7 @@ it receives at the address it claims (Retry, RFC 9000 section 8.1), which costs 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,19 @@ class Welcome:
 class Reception:
     """Judges first datagrams; keeps nothing but the key that seals its Retry tokens."""
 
-    def __init__(self, *, max_connections: int, max_half_open: int, retry_above: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        max_half_open: int,
+        retry_above: int,
+        mark: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        """`mark` makes a random connection id one of ours."""
         self._max_connections = max_connections
         self._max_half_open = max_half_open
         self._retry_above = retry_above
+        self._mark = mark
         self._tokens = QuicRetryTokenHandler()
 
     def judge(
@@ -87,7 +97,7 @@ class Reception:
         return Welcome(original_id, header.destination_cid)
 
     def _retry(self, header: QuicHeader, sender: Any, now: float) -> bytes:
-        chosen = os.urandom(CONNECTION_ID_BYTES)
+        chosen = self._mark(os.urandom(CONNECTION_ID_BYTES))
         token = self._tokens.create_token(
             address=sender,
             original_destination_connection_id=header.destination_cid,

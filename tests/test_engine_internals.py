@@ -19,6 +19,7 @@ from tests.quic_pair import NEAR
 PARTS = {
     QuicConnection: """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _close_pending
         _crypto_streams _cryptos _events _handshake_confirmed _handshake_done_pending _host_cids _is_client
+        _local_initial_source_connection_id
         _local_ack_delay_exponent _local_max_data _local_max_streams_bidi _local_max_streams_uni _logger _loss
         _max_datagram_size _network_paths _pacing_at _packet_number _peer_cid _ping_pending _probe_pending
         _remote_max_data _remote_max_data_used _retire_connection_ids _spaces _spin_bit _spin_highest_pn
@@ -51,6 +52,7 @@ METHODS = {
     "_on_ack_delivery": "self delivery space highest_acked",
     "_initialize": "self peer_cid",
     "_idle_timeout": "self",
+    "_replenish_connection_ids": "self",
 }
 # Lines of aioquic's that the fast path does in its own way, or relies on.
 LINES: dict[Any, tuple[str, ...]] = {
