@@ -161,6 +161,14 @@ class Node:
             raise ConnectionLost(Reason.TIMEOUT, f"not connected to {node.hex()[:8]}")
         return link.connection
 
+    def dismiss_idle(self, streams: int, reason: Reason) -> int:
+        """Ends connections that have at most so many streams; how many others there are."""
+        connections = [link.connection for link in self._links.values()]
+        idle = [one for one in connections if one.statistics().streams <= streams]
+        for connection in idle:
+            connection.close(reason, "served elsewhere from now on")
+        return len(connections) - len(idle)
+
     # -- connections ----------------------------------------------------------------------------
 
     async def _accept(self) -> None:
