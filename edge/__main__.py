@@ -100,6 +100,13 @@ async def _work(
             await finish.wait()
             await wait_read(port)
             await server.flush()
+            had = endpoint.statistics()
+            log.info(
+                "this worker ends: %d datagrams came, %d for nobody here, %d of them astray",
+                had.datagrams_received,
+                had.unwanted_datagrams,
+                had.astray_datagrams,
+            )
         nursery.cancel_scope.cancel()
 
 

@@ -13,15 +13,12 @@ import trio
 from edge.channel import Channel, ChannelEnded
 from edge.core.crew import (
     Asked,
-    CaughtUp,
     Chunk,
     EdgeRates,
-    Hold,
     Loads,
     Lost,
     PublisherGone,
     Stray,
-    TrackerIs,
     Word,
 )
 from edge.core.edge import Edge, TellWorkers
@@ -80,19 +77,14 @@ class Crew:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(channel.write_forever)
-                self._greet(channel)
+                self._core.worker_came(name)
+                self._pump()
                 await self._listen(name, channel, nursery)
         except* ChannelEnded as group:
             log.debug("worker %d: %s", name, group.exceptions[0])
         finally:
             self._part(name)
             channel.close()
-
-    def _greet(self, channel: Channel) -> None:
-        for infohash in self._core.seeding.holdings:
-            channel.send(Hold(infohash))
-        channel.send(TrackerIs(self._core.link.up))
-        channel.send(CaughtUp())
 
     def _part(self, name: int) -> None:
         del self._channels[name]

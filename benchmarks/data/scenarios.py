@@ -20,11 +20,13 @@ from benchmarks.data.competitors import (
     outcome_of,
     start_sender,
 )
-from benchmarks.data.orders import Order, Outcome
+from benchmarks.data.orders import Counts, Order, Outcome, Ready
 from benchmarks.report import median, number
 
 PIECE_BYTES = 256 * 1024
 PATH_RATE = 40e6
+WORKER_CONNECTIONS = 8
+MOVING_CLIENTS = 20
 EVERYBODY = (STOCK, PENSTOCK, TORRENT_TCP, TORRENT_UTP, NGINX)
 OVER_UDP = (STOCK, PENSTOCK, TORRENT_UTP)
 OURS = PENSTOCK.name
@@ -205,6 +207,55 @@ def handshakes(bench: Bench) -> None:
     bench.report.figure("handshakes_per_core", per_core)
 
 
+def workers(bench: Bench) -> None:
+    """Two workers on one port beside one, all on one core; then clients that change their port."""
+    order = replace(with_seconds(bench.scale.seconds), connections=WORKER_CONNECTIONS)
+    found = Measured({f"{count} on one port": [] for count in ("one", "two")})
+    counts: list[Counts] = []
+    try:
+        for _ in range(2 * bench.scale.rounds):  # they differ by little
+            for label, count in zip(found.runs, (1, 2), strict=True):
+                bench.check_time()
+                run, seen = _worked(bench, replace(order, workers=count), "receive")
+                found.runs[label].append(outcome_of(run))
+                counts.append(seen)
+        clients = replace(order, connections=MOVING_CLIENTS, workers=2)
+        steered, seen = _worked(bench, clients, "move")
+        counts.append(seen)
+        hashed, _ = _worked(bench, replace(clients, steered=False), "move")
+    except ChildFailed as error:
+        bench.report.note("Workers", f"failed: {error}")
+        return
+    bench.report.table(f"Workers, {WORKER_CONNECTIONS} connections, loopback", COLUMNS, found.rows())
+    received, astray = sum(one.received for one in counts), sum(one.astray for one in counts)
+    rows = [
+        ["steered by connection id", f"{steered.count} of {MOVING_CLIENTS}", f"{astray} of {received:,}"],
+        ["SO_REUSEPORT alone", f"{hashed.count} of {MOVING_CLIENTS}", "-"],
+    ]
+    columns = ["two workers", "moved clients that go on", "datagrams astray"]
+    bench.report.table("Clients that change their port", columns, rows)
+    one, two = (median([run.sender_per_gb for run in runs]) for runs in found.runs.values())
+    bench.report.ratio("two_workers_cpu_vs_one", two, one)
+    bench.report.figure("workers_datagrams_astray", astray)
+    bench.report.figure("workers_moved_clients_lost", MOVING_CLIENTS - steered.count)
+    bench.report.figure("workers_moved_clients_lost_unsteered", MOVING_CLIENTS - hashed.count)
+
+
+def _worked(bench: Bench, order: Order, role: str) -> tuple[Outcome, Counts]:
+    """What a receiver of this role measured at a sender with workers, and what these counted."""
+    order = replace(order, limit_seconds=order.seconds + 4 * GRACE_SECONDS)
+    with ExitStack() as running:
+        sender = running.enter_context(Child("workers", "send", replace(order, core=bench.place.sender_core)))
+        ready = sender.hear(Ready)
+        reached = replace(order, port=ready.port, node=ready.node, worker_pids=ready.pids)
+        receiver = running.enter_context(
+            Child("workers", role, replace(reached, core=bench.place.receiver_core))
+        )
+        outcome = receiver.hear(Outcome, order.seconds + 3 * GRACE_SECONDS)
+        progress(f"  {role}, {order.workers} on one port: {outcome.count:,}")
+        return outcome, sender.ask(Counts)
+
+
 Scenario = Callable[[Bench], None]
 SCENARIOS: dict[str, Scenario] = {
     "one": one,
@@ -213,6 +264,7 @@ SCENARIOS: dict[str, Scenario] = {
     "path": path,
     "capped": capped,
     "handshakes": handshakes,
+    "workers": workers,
     "idle": idle,
     "grid": grid,
 }

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from edge.core.admission import SLOTS, Admission
-from edge.core.crew import EdgeRates, Forget, Hold, Say, TrackerIs
+from edge.core.crew import CaughtUp, EdgeRates, Forget, Hold, Say, TrackerIs
 from shared.core import messages, spare
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -55,7 +55,7 @@ class PublisherLeft:
 class TellWorkers:
     """Each of our workers, or the one of this name, must know."""
 
-    word: Hold | Forget | TrackerIs | Say
+    word: Hold | Forget | TrackerIs | CaughtUp | Say
     worker: int | None = None
 
 
@@ -82,6 +82,7 @@ class Edge:
         self._rng = rng
         self._at: dict[NodeId, HostPort] = {}
         self._publishers: set[NodeId] = set()
+        self._workers: set[int] = set()
         self._elsewhere: dict[NodeId, int] = {}  # publishers connected to a worker, and to which
         self._report_seconds = FOREVER
         self._report_at = FOREVER
@@ -94,17 +95,17 @@ class Edge:
             self.seeding.hold(manifest.infohash, Bitfield(manifest.piece_count, pieces), now)
         for piece in pieces:  # of a title that was damaged and is whole again
             self.seeding.gained(manifest.infohash, piece, now)
-        self._actions.append(TellWorkers(Hold(manifest.infohash)))
+        self._tell(Hold(manifest.infohash))
 
     def forget(self, infohash: InfoHash) -> None:
         """This rendition is in the store no more: serve and announce it no longer."""
         self.seeding.forget(infohash)
-        self._actions.append(TellWorkers(Forget(infohash)))
+        self._tell(Forget(infohash))
 
     def lost(self, infohash: InfoHash, piece: int, now: float) -> None:
         """The store gave a piece up."""
         self.seeding.lost(infohash, piece, now)
-        self._actions.append(TellWorkers(Hold(infohash)))
+        self._tell(Hold(infohash))
 
     def register(self, manifest: Manifest) -> int:
         """Tells the tracker of a title; an Answer with this number follows."""
@@ -122,7 +123,19 @@ class Edge:
         else:
             self._actions.append(TellWorkers(Say(node, messages.encode(message)), worker))
 
-    # -- publishers who are connected to a worker -------------------------------------------------
+    # -- workers, and publishers who are connected to one ------------------------------------------
+
+    def worker_came(self, worker: int) -> None:
+        """It is told what all the others know."""
+        self._workers.add(worker)
+        for infohash in self.seeding.holdings:
+            self._actions.append(TellWorkers(Hold(infohash), worker))
+        for word in (TrackerIs(self.link.up), CaughtUp()):
+            self._actions.append(TellWorkers(word, worker))
+
+    def _tell(self, word: Hold | Forget | TrackerIs) -> None:
+        if self._workers:
+            self._actions.append(TellWorkers(word))
 
     def asked_elsewhere(self, worker: int, node: NodeId, at: HostPort, message: Upload) -> None:
         """A publisher said this to a worker."""
@@ -137,6 +150,7 @@ class Edge:
 
     def worker_gone(self, worker: int) -> None:
         """All its publishers are gone with it."""
+        self._workers.discard(worker)
         for node in [node for node, at in self._elsewhere.items() if at == worker]:
             self.left_elsewhere(worker, node)
 
@@ -147,7 +161,7 @@ class Edge:
         self._at[node] = at
         if self.link.connected(node, hello):
             self.seeding.tracker_connected(now)
-            self._actions.append(TellWorkers(TrackerIs(True)))
+            self._tell(TrackerIs(True))
 
     def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
         """A connection ended or never came up."""
@@ -157,7 +171,7 @@ class Edge:
         if self.link.disconnected(node, now):
             self.seeding.tracker_lost()
             self._report_at = FOREVER
-            self._actions.append(TellWorkers(TrackerIs(False)))
+            self._tell(TrackerIs(False))
 
     def _part(self, node: NodeId) -> None:
         if node in self._publishers:
