@@ -73,6 +73,7 @@ async def _work(order: Order, identity: Identity, sock: socket.socket, number: i
         open_endpoint(identity, sock=sock, berth=berth, max_connections=MAX_CONNECTIONS) as endpoint,
         trio.open_nursery() as nursery,
     ):
+        endpoint.set_rate(order.rate)
         nursery.start_soon(serve_forever, endpoint)
         while True:
             await trio.sleep(LOOK_SECONDS)
