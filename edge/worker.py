@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 MEASURE_SECONDS = 0.5
 LOOK_SECONDS = 0.05  # how often a worker that is leaving looks whether it may
 GENTLE_SECONDS = 5.0  # after its grace: guests are sent away when nothing is under way, then anyway
-IDLE_STREAMS = 1  # the control stream
 
 
 class WorkerServer:
@@ -198,7 +197,7 @@ class WorkerServer:
             while not self._is_empty(node):  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(LOOK_SECONDS)
         with trio.move_on_after(GENTLE_SECONDS):
-            while node.dismiss_idle(IDLE_STREAMS, Reason.SHUTDOWN):  # noqa: ASYNC110  # nobody tells
+            while node.dismiss_idle(Reason.SHUTDOWN):  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(LOOK_SECONDS)
         supervisor.send(Drained())
 

@@ -73,9 +73,15 @@ def aim(monkeypatch: pytest.MonkeyPatch, berth: int) -> None:
 
 def processes() -> list[int]:
     """Process ids of the edge that this process supervises: the lead's first."""
-    threads = Path("/proc/self/task").iterdir()
-    pids = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
-    return sorted(pid for pid in pids if b"-m\0edge\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(int(process.name) for process in Path("/proc").glob("[0-9]*") if _is_ours(process))
+
+
+def _is_ours(process: Path) -> bool:
+    try:
+        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        return int(parent) == os.getpid() and b"-m\0edge\0" in (process / "cmdline").read_bytes()
+    except OSError:  # gone meanwhile
+        return False
 
 
 async def ended(*pids: int) -> None:
@@ -267,7 +273,7 @@ async def test_an_upload_outlives_the_lead_and_its_worker(
         if len(offsets) == 1:
             os.kill(os.getpid(), signal.SIGHUP)
         if offsets:
-            time.sleep(1.5)
+            time.sleep(1.0)
         offsets.append(offset)
         return read(one, offset)
 
