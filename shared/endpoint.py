@@ -24,12 +24,12 @@ from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
 from shared.core.passes import Passes
-from shared.endpoint_statistics import EndpointStatistics
 from shared.identity import Identity
 from shared.outlet import Outlet
 from shared.quic import QuicEngine
 from shared.reception import Reception, Welcome
 from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
+from shared.statistics import EndpointStatistics
 from shared.steering import ALONE, Berth
 from shared.timers import Timers
 
@@ -60,8 +60,8 @@ class Endpoint:
         self._socket = sock
         self._gate: Gate[Connection] = Gate() if gate is None else gate
         self._reception = reception
-        settings: dict[str, Any] = {"idle_timeout_seconds": idle_timeout_seconds, "mark": berth.mark}
-        self._engine = partial(QuicEngine, identity, **settings)
+        self._engine = partial(
+            QuicEngine, identity, idle_timeout_seconds=idle_timeout_seconds, mark=berth.mark)  # fmt: skip
         self._routes: dict[bytes, Connection] = {}
         self._connections: dict[Connection, set[bytes]] = {}  # each with its routes
         self._half_open: set[Connection] = set()
@@ -251,15 +251,15 @@ class Endpoint:
         verdict = self._reception.judge(
             datagram, sender, now, connections=len(self._connections), half_open=len(self._half_open)
         )
-        is_invited = isinstance(verdict, Welcome) and verdict.retry_id is not None
-        if self.pass_on is not None and verdict is not None and not is_invited:
+        is_short = datagram[:1] < b"\x80"
+        if isinstance(verdict, Welcome) and (self.pass_on is None or verdict.retry_id):
+            return self._welcome(verdict, now)
+        if self.pass_on is not None and verdict is not None and not is_short:
             self.pass_on(datagram, sender)
             return None
-        if isinstance(verdict, Welcome):
-            return self._welcome(verdict, now)
-        self._unwanted += 1
-        self._astray += not self._berth.owns(destination(datagram))
-        if verdict is not None:
+        is_astray = is_short and not self._berth.owns(destination(datagram))
+        self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray
+        if isinstance(verdict, bytes) and not is_astray:  # else another process may know better
             self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
         return None
 
@@ -380,8 +380,8 @@ async def open_endpoint(
     """
     # aioquic warns about each bad packet, and strangers decide how many there are.
     logging.getLogger("quic").setLevel(logging.CRITICAL)
-    bounds = {"max_connections": max_connections, "max_half_open": max_half_open, "retry_above": retry_above}
-    reception = Reception(**bounds, mark=berth.mark)
+    limits = {"max_connections": max_connections, "max_half_open": max_half_open, "retry_above": retry_above}
+    reception = Reception(**limits, mark=berth.mark)
     failure: Exception | None = None
     with sock or await bind(HostPort(host, port), setting) as raw:
         idle, udp = idle_timeout_seconds, DatagramSocket(raw)

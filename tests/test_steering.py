@@ -246,6 +246,7 @@ async def test_strangers_are_passed_on_and_answered_by_another() -> None:
         kept = []
         while leaving.statistics().connections < 2:
             kept.append(await near.connect(FAR.id, port.at))
+            assert await ask(kept[-1], b"here") == b"here"
         leaving.pass_on = staying.take
         for _ in range(20):
             kept.append(await near.connect(FAR.id, port.at))

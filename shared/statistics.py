@@ -1,4 +1,4 @@
-"""What an endpoint says of itself."""
+"""Frozen views of an endpoint, for screens, metrics and decisions."""
 
 from __future__ import annotations
 
