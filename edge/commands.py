@@ -26,6 +26,7 @@ def edge(
     data: Annotated[Path | None, Parameter(help="Folder of the key, pieces and uploads.")] = None,
     region: Annotated[str | None, Parameter(help="Where this edge is.")] = None,
     quota: Annotated[str | None, Parameter(help="Disk space for titles, e.g. '500 GB'.")] = None,
+    workers: Annotated[int | None, Parameter(help="How many processes serve viewers.")] = None,
     print_config: Annotated[bool, Flag, Parameter(help="Print the whole settings file and exit.")] = False,
     print_id: Annotated[bool, Flag, Parameter(help="Print this edge's node id and exit.")] = False,
 ) -> None:
@@ -46,6 +47,7 @@ def edge(
         "data": None if data is None else str(data),
         "region": region,
         "quota": quota,
+        "workers": workers,
     }
     chosen = settings.load(EdgeConfig, "edge", config, flags)
     if print_id:
@@ -60,11 +62,14 @@ def _run(chosen: EdgeConfig) -> None:
     import trio
 
     from edge.server import serve
+    from edge.supervisor import supervise
     from shared.cli import configure_logging, run_daemon
+
+    run = serve if chosen.workers == 1 else supervise
 
     async def serve_and_say() -> None:
         async with trio.open_nursery() as nursery:
-            print(await nursery.start(serve, chosen), flush=True)
+            print(await nursery.start(run, chosen), flush=True)
 
     configure_logging(chosen.log_level)
     run_daemon(serve_and_say)

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edge.core.admission import MAX_WORKERS
 from shared.core.errors import LocalError
 from shared.core.ids import NodeId, parse_node_id
 from shared.core.units import Duration, Size, parse_duration, parse_size
@@ -74,6 +75,25 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Duration,
         Meta(description="Time that preparing one film may take; a film that wants more is refused."),
     ] = parse_duration("6 h")
+
+    workers: Annotated[
+        int,
+        Meta(
+            description="How many processes serve viewers, all on the one port; with more than one, "
+            "another process takes the uploads and speaks with the tracker. As many as there are cores "
+            "to give. SIGHUP replaces them one after the other, and no viewer loses its connection.",
+            ge=1,
+            le=MAX_WORKERS,
+        ),
+    ] = 1
+
+    worker_grace: Annotated[
+        Duration,
+        Meta(
+            description="How long a worker that is replaced goes on serving those who are connected to "
+            "it; who stays longer is sent to the new one between two pieces."
+        ),
+    ] = parse_duration("10 min")
 
     log_level: Annotated[LogLevel, Meta(description="How much is logged, to standard error.")] = LogLevel.INFO
 

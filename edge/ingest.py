@@ -30,8 +30,7 @@ from shared.core.segments import Media, lay_out
 from shared.core.shape import PIECE_BYTES
 from shared.identity import Identity
 from shared.piece_store import PieceStore
-from shared.serving import decline
-from shared.stream import Stream
+from shared.serving import ByteStream, decline
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +185,7 @@ class Ingest:
         job.stage = Stage.REGISTERING  # there is nothing to upload
         return job
 
-    async def receive(self, node: NodeId, stream: Stream, request: UploadRequest) -> None:
+    async def receive(self, node: NodeId, stream: ByteStream, request: UploadRequest) -> None:
         """A chunk of an upload on its bulk stream. Raises RemoteError for the stream's reset."""
         job = self._jobs.get(request.upload)
         if job is None or not job.opened or node not in job.watchers:

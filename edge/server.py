@@ -13,8 +13,10 @@ import trio
 
 from edge.config import EdgeConfig
 from edge.core.admission import Admission
-from edge.core.edge import BeginUpload, Edge, EdgeRates, PublisherLeft
+from edge.core.crew import EdgeRates
+from edge.core.edge import BeginUpload, Edge, PublisherLeft, TellWorkers
 from edge.ingest import Ingest
+from edge.lead import Crew
 from edge.media.child import Limits
 from edge.quarantine import sweep
 from shared import __version__, clock
@@ -62,6 +64,7 @@ class Server:
             self._pump,
             self._answers.wait,
         )
+        self.crew = Crew(self.core, store, self._ingest, self._pump)
         self._serving = Serving(self.core, store, self._pump)
         self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
         self._line: LineMeter
@@ -117,6 +120,8 @@ class Server:
                 self._ingest.forget(action.node)
             case Answer():
                 self._answers.take(action)
+            case TellWorkers():
+                self.crew.tell(action)
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
@@ -128,15 +133,14 @@ class Server:
     async def _measure(self) -> None:
         while True:
             self._line.read()
-            self.core.measured(
-                EdgeRates(
-                    self._line.up_rate(),
-                    self._line.down_rate(),
-                    self._serving.served_bytes,
-                    self.store.statistics().used_bytes,
-                    self._line.connections,
-                )
+            own = EdgeRates(
+                self._line.up_rate(),
+                self._line.down_rate(),
+                self._serving.served_bytes,
+                self.store.statistics().used_bytes,
+                self._line.connections,
             )
+            self.core.measured(self.crew.with_own(own))
             await trio.sleep(MEASURE_SECONDS)
 
 
@@ -150,22 +154,33 @@ class Ready:
         return f"edge ready {self.address}"
 
 
-async def serve(
-    config: EdgeConfig, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Runs an edge until cancelled; `task_status` gets a Ready once it answers.
-
-    Raises LocalError if a setting, the key, the store or an address cannot be used.
-    """
+def tracker_of(config: EdgeConfig) -> Address:
+    """The tracker's address. Raises ConfigError if it is not set."""
     if config.tracker is None:
         raise ConfigError(
             "edge.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
     tracker = parse_address(config.tracker)
+    return Address(tracker.node, tracker.at)
+
+
+async def open_server(config: EdgeConfig, identity: Identity) -> Server:
+    """A server over this edge's folder. Raises LocalError."""
+    store = await trio.to_thread.run_sync(_open_store, config)
+    return Server(config, tracker_of(config), identity, store)
+
+
+async def serve(
+    config: EdgeConfig, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Runs an edge until cancelled, all of it in this process; `task_status` gets a Ready once it answers.
+
+    Raises LocalError if a setting, the key, the store or an address cannot be used.
+    """
+    tracker_of(config)
     with locked(config.data, "edge.data"):
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
-        store = await trio.to_thread.run_sync(_open_store, config)
-        server = Server(config, Address(tracker.node, tracker.at), identity, store)
+        server = await open_server(config, identity)
         listen = parse_host_port(config.listen)
         async with (
             open_endpoint(

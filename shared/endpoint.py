@@ -7,9 +7,11 @@ each touched connection send once.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -28,16 +30,9 @@ from shared.outlet import Outlet
 from shared.quic import TOKEN_BYTES, QuicEngine
 from shared.quic_settings import quieten_engine
 from shared.reception import Reception, Welcome
-from shared.sockets import (
-    DatagramSocket,
-    bind,
-    destination,
-    header_bytes,
-    host_port,
-    resolve,
-    split,
-)
+from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
 from shared.statistics import EndpointStatistics
+from shared.steering import ALONE, Berth
 from shared.timers import Timers
 
 READS_PER_WAKE, BYTES_PER_WAKE = 64, 1 << 20  # then other tasks get their turn
@@ -54,17 +49,21 @@ class Endpoint:
         self,
         identity: Identity,
         sock: DatagramSocket,
+        berth: Berth,
         *,
         gate: Gate[Connection] | None,
         reception: Reception,
         idle_timeout_seconds: float,
     ) -> None:
         self.identity = identity
+        self.pass_on: Callable[[bytes, Any], None] | None = None  # takes strangers that were not invited
+        self._berth = berth
         self.local = host_port(sock.raw.getsockname())
         self._socket = sock
         self._gate: Gate[Connection] = Gate() if gate is None else gate
         self._reception = reception
-        self._idle_timeout_seconds = idle_timeout_seconds
+        self._engine = partial(
+            QuicEngine, identity, idle_timeout_seconds=idle_timeout_seconds, mark=berth.mark)  # fmt: skip
         self._routes: dict[bytes, Connection] = {}
         self._connections: dict[Connection, set[bytes]] = {}  # each with its routes
         self._half_open: set[Connection] = set()
@@ -78,7 +77,7 @@ class Endpoint:
         self._is_closed = False
         self._outlet = Outlet(sock, self._gate)
         self._received = [0, 0]
-        self._unwanted = 0
+        self._unwanted = self._astray = 0
 
     # For tasks
 
@@ -127,6 +126,11 @@ class Endpoint:
                 raise ConnectionLost(Reason.SHUTDOWN, "the endpoint is closed")
             await self._arrival.park()
 
+    def take(self, datagram: bytes, sender: Any) -> None:
+        """A datagram that another process at our port received and passed on."""
+        self._take(datagram, sender, clock.now(), self._touched)
+        self._wake()
+
     def statistics(self) -> EndpointStatistics:
         """A frozen view for screens and metrics."""
         return EndpointStatistics(
@@ -138,6 +142,7 @@ class Endpoint:
             datagrams_received=self._received[0],
             unsent_datagrams=self._outlet.refused,
             unwanted_datagrams=self._unwanted,
+            astray_datagrams=self._astray,
         )
 
     # For connections (`shared.connection.Host`)
@@ -257,21 +262,23 @@ class Endpoint:
         verdict = self._reception.judge(
             datagram, sender, now, connections=len(self._connections), half_open=len(self._half_open)
         )
-        if isinstance(verdict, Welcome):
+        is_short = datagram[:1] < b"\x80"
+        if isinstance(verdict, Welcome) and (self.pass_on is None or verdict.retry_id):
             return self._welcome(verdict, now)
-        self._unwanted += 1
-        if verdict is not None:
+        if self.pass_on is not None and verdict is not None and not is_short:
+            self.pass_on(datagram, sender)
+            return None
+        is_astray = is_short and not self._berth.owns(destination(datagram))
+        self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray
+        if isinstance(verdict, bytes) and not is_astray:  # else another process may know better
             self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
-        engine = QuicEngine(
-            self.identity,
-            is_client=False,
-            idle_timeout_seconds=self._idle_timeout_seconds,
-            original_destination_connection_id=welcome.original_id,
+        engine = self._engine(
+            is_client=False, original_destination_connection_id=welcome.original_id,
             retry_source_connection_id=welcome.retry_id,
-        )
+        )  # fmt: skip
         connection = Connection(engine, self, expected=None, now=now, handshake_seconds=HANDSHAKE_SECONDS)
         self._add(connection, welcome.retry_id or welcome.original_id, engine.host_cid)
         self._half_open.add(connection)
@@ -281,7 +288,7 @@ class Endpoint:
         self, node: NodeId, sockaddr: Any, handshake_seconds: float, keep_alive_seconds: float | None
     ) -> Connection:
         now = clock.now()
-        engine = QuicEngine(self.identity, is_client=True, idle_timeout_seconds=self._idle_timeout_seconds)
+        engine = self._engine(is_client=True)
         connection = Connection(
             engine, self, expected=node, now=now,
             handshake_seconds=handshake_seconds, keep_alive_seconds=keep_alive_seconds,
@@ -358,23 +365,21 @@ async def open_endpoint(
     max_half_open: int = 1024,
     retry_above: int = 64,
     idle_timeout_seconds: float = 30.0,
+    sock: socket.socket | None = None,
+    berth: Berth = ALONE,
 ) -> AsyncIterator[Endpoint]:
     """An endpoint on `host` (an IP address or name; `::` takes IPv4 too) and `port` (0: any free one).
 
     Leaving closes every connection with SHUTDOWN. Raises LocalError naming the address and
-    `setting` if it cannot be bound.
+    `setting` if it cannot be bound. A bound `sock` is taken over instead, at this `berth` of its port.
     """
     quieten_engine()
-    reception = Reception(
-        max_connections=max_connections, max_half_open=max_half_open, retry_above=retry_above,
-        reset_key=identity.reset_key,
-    )  # fmt: skip
+    limits = {"max_connections": max_connections, "max_half_open": max_half_open, "retry_above": retry_above}
+    reception = Reception(**limits, mark=berth.mark, reset_key=identity.reset_key)
     failure: Exception | None = None
-    with await bind(HostPort(host, port), setting) as raw:
-        sock = DatagramSocket(raw)
-        endpoint = Endpoint(
-            identity, sock, gate=gate, reception=reception, idle_timeout_seconds=idle_timeout_seconds
-        )
+    with sock or await bind(HostPort(host, port), setting) as raw:
+        idle, udp = idle_timeout_seconds, DatagramSocket(raw)
+        endpoint = Endpoint(identity, udp, berth, gate=gate, reception=reception, idle_timeout_seconds=idle)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.run_forever)
             try:

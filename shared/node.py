@@ -67,6 +67,7 @@ class _Link:
     queue: trio.MemoryReceiveChannel[Message]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     greeted: bool = False
+    answering: int = 0  # bulk streams
 
 
 Act = Callable[[Any], None]
@@ -160,6 +161,16 @@ class Node:
         if link is None:
             raise ConnectionLost(Reason.TIMEOUT, f"not connected to {node.hex()[:8]}")
         return link.connection
+
+    def dismiss_idle(self, reason: Reason) -> int:
+        """Ends connections on which nothing is being answered; how many others there are."""
+        busy = 0
+        for link in self._links.values():
+            if link.answering:
+                busy += 1
+            else:
+                link.connection.close(reason, "served elsewhere from now on")
+        return busy
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -256,6 +267,7 @@ class Node:
             nursery.start_soon(self._run_stream, link, stream)
 
     async def _run_stream(self, link: _Link, stream: Stream) -> None:
+        link.answering += 1
         try:
             await self._on_stream(link.connection.peer, stream)
         except ConnectionLost:
@@ -268,6 +280,7 @@ class Node:
             log.error("%s", error)
             stream.reset(Reason.INTERNAL)
         finally:
+            link.answering -= 1
             stream.close()
 
     # -- time -----------------------------------------------------------------------------------

@@ -65,6 +65,10 @@ class PieceFiles:
         folders = [self._scan_folder(InfoHash(bytes.fromhex(name))) for name in names]
         return sorted(folders, key=lambda folder: folder.watched_at)
 
+    def look(self, infohash: InfoHash) -> Folder | None:
+        """One folder as it is now; None if it is not there."""
+        return self._scan_folder(infohash) if self._folder(infohash).is_dir() else None
+
     def write(self, parts: Sequence[bytes], *, flush: bool = False) -> Path:
         """Writes a file aside; `finish` gives it its name. `flush` waits for the disk in any case."""
         aside = self.root / f".{os.getpid()}-{next(self._serial)}.part"

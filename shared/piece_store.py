@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -45,10 +46,13 @@ class PieceStore:
 
     `durable` flushes every piece to the disk before it counts (for edges, whose copy may be
     the only one). Pins are not remembered over a restart; nothing is evicted before the first
-    `put`. Raises StoreError if the folder cannot be used.
+    `put`. One that `reads_only` what another process writes begins empty, and is told by
+    `look_again`. Raises StoreError if the folder cannot be used.
     """
 
-    def __init__(self, root: Path, quota_bytes: int, *, durable: bool = False) -> None:
+    def __init__(
+        self, root: Path, quota_bytes: int, *, durable: bool = False, reads_only: bool = False
+    ) -> None:
         self._files = PieceFiles(root, durable)
         self._holdings = Holdings(quota_bytes)
         self._manifests: OrderedDict[InfoHash, Manifest] = OrderedDict()
@@ -56,8 +60,18 @@ class PieceStore:
         self._dropped_bad = 0
         self._written_down: dict[InfoHash, float] = {}
         self._lock = Lock()
-        for folder in self._files.scan():
+        for folder in [] if reads_only else self._files.scan():
             self._adopt(folder)
+
+    def look_again(self, infohash: InfoHash) -> None:
+        """Another process changed this title: what its folder has now is held, and nothing else."""
+        folder = self._files.look(infohash)
+        with self._lock:
+            if infohash in self._holdings.titles:
+                self._forget_title(infohash)
+            if folder is not None:
+                with suppress(ProtocolError):
+                    self._take_in(folder)
 
     def infohashes(self) -> list[InfoHash]:
         """Swarms with a manifest here, in no particular order."""
@@ -179,13 +193,15 @@ class PieceStore:
 
     def _adopt(self, folder: Folder) -> None:
         try:
-            shape = shape_of(folder.manifest, folder.infohash)
+            self._take_in(folder)
         except ProtocolError:
             # Nothing in it can be proved any more, and it would take room outside the quota.
             if folder.manifest or folder.indices:
                 self._dropped_bad += 1 + len(folder.indices)
             self._files.delete_folder(folder.infohash)
-            return
+
+    def _take_in(self, folder: Folder) -> None:
+        shape = shape_of(folder.manifest, folder.infohash)
         self._holdings.add(folder.infohash, shape, len(folder.manifest))
         for index in folder.indices:
             if index < shape.piece_count:

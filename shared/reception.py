@@ -8,6 +8,7 @@ claims (Retry, RFC 9000 section 8.1), which costs us no state.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +48,19 @@ class Reception:
     """Judges first datagrams; keeps nothing but the keys of its Retry and reset tokens."""
 
     def __init__(
-        self, *, max_connections: int, max_half_open: int, retry_above: int, reset_key: bytes
+        self,
+        *,
+        max_connections: int,
+        max_half_open: int,
+        retry_above: int,
+        reset_key: bytes,
+        mark: Callable[[bytes], bytes] = bytes,
     ) -> None:
+        """`mark` makes a random connection id one of ours."""
         self._max_connections = max_connections
         self._max_half_open = max_half_open
         self._retry_above = retry_above
+        self._mark = mark
         self._tokens = QuicRetryTokenHandler()
         self._resets = Resets(reset_key)
 
@@ -93,7 +102,7 @@ class Reception:
         return Welcome(original_id, header.destination_cid)
 
     def _retry(self, header: QuicHeader, sender: Any, now: float) -> bytes:
-        chosen = os.urandom(CONNECTION_ID_BYTES)
+        chosen = self._mark(os.urandom(CONNECTION_ID_BYTES))
         token = self._tokens.create_token(
             address=sender,
             original_destination_connection_id=header.destination_cid,

@@ -24,6 +24,15 @@ ANSWER_OK = b"\0"
 HEADER_SECONDS = 10.0
 
 
+class ByteStream(Protocol):
+    """The part of a stream that a request is read from and answered on."""
+
+    async def receive_exactly(self, count: int) -> bytes: ...
+    async def send_all(self, data: bytes) -> None: ...
+    def send_eof(self) -> None: ...
+    async def wait_acknowledged(self) -> None: ...
+
+
 class ServingCore(Protocol):
     """The part of an edge's or peer's core that decides over requests."""
 
@@ -126,7 +135,7 @@ class Serving:
         self.served_bytes += end - start
 
 
-async def decline(stream: Stream, reason: Reason) -> None:
+async def decline(stream: ByteStream, reason: Reason) -> None:
     """Answers a request with a reason instead of bytes. Raises RemoteError as streams do."""
     await stream.send_all(bytes([reason]))
     stream.send_eof()

@@ -149,8 +149,11 @@ def _has(sock: socket.socket, option: int, value: int) -> bool:
     return _ANCILLARY_BYTES > 0
 
 
-async def bind(at: HostPort, setting: str) -> socket.socket:
-    """A non-blocking UDP socket. Raises LocalError naming the address and `setting`."""
+async def bind(at: HostPort, setting: str, *, share_port: bool = False) -> socket.socket:
+    """A non-blocking UDP socket; several have one port if all of them `share_port`.
+
+    Raises LocalError naming the address and `setting`.
+    """
     try:
         found = await trio.socket.getaddrinfo(
             at.host, at.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
@@ -159,6 +162,8 @@ async def bind(at: HostPort, setting: str) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             _prepare(sock)
+            if share_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(sockaddr)
         except BaseException:
             sock.close()

@@ -17,6 +17,7 @@ class EndpointStatistics:
     datagrams_received: int
     unsent_datagrams: int  # built, but the system refused them
     unwanted_datagrams: int  # garbage, or for nobody here
+    astray_datagrams: int = 0  # of the unwanted: steered to us though another process issued their id
 
 
 @dataclass(frozen=True, slots=True)

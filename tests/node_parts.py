@@ -20,6 +20,7 @@ from edge.config import EdgeConfig
 from edge.media.clip import write_clip
 from edge.server import Ready as EdgeReady
 from edge.server import serve as serve_edge
+from edge.supervisor import supervise
 from peer.config import PeerConfig
 from peer.daemon import Ready as PeerReady
 from peer.daemon import serve as serve_peer
@@ -154,7 +155,7 @@ class House:
         """An edge with a key and folder of its own."""
         settings = {"listen": LOOPBACK, **changed}
         config = EdgeConfig(tracker=self._tracker_text(), data=self.folder / name, **settings)
-        return await self._start(serve_edge, config)
+        return await self._start(serve_edge if config.workers == 1 else supervise, config)
 
     async def start_peer(self, name: str, **changed: Any) -> Viewer:
         """A viewer's peer."""

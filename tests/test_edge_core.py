@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from edge.core.admission import SLOTS, Admission
-from edge.core.edge import BeginUpload, Edge, EdgeAction, EdgeRates, PublisherLeft
+from edge.core.crew import EdgeRates
+from edge.core.edge import BeginUpload, Edge, EdgeAction, PublisherLeft
 from shared.core import tickets
 from shared.core.actions import Answer, Decline, Dial, Hangup, Send, Serve
 from shared.core.bulk import PieceRequest

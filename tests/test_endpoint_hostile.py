@@ -81,9 +81,8 @@ async def settled(endpoint: Endpoint, datagrams: int) -> None:
 
 
 def _reception(**limits: int) -> Reception:
-    return Reception(
-        **{"max_connections": 10, "max_half_open": 5, "retry_above": 2, **limits}, reset_key=FAR.reset_key
-    )
+    usual: dict[str, Any] = {"max_connections": 10, "max_half_open": 5, "retry_above": 2}
+    return Reception(**usual | limits, reset_key=FAR.reset_key)
 
 
 def judge(reception: Reception, datagram: bytes, connections: int = 0, half_open: int = 0) -> Any:

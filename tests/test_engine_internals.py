@@ -20,7 +20,7 @@ from tests.quic_pair import NEAR
 PARTS = {
     QuicConnection: """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _close_pending
         _crypto_streams _cryptos _cryptos_initial _events _handshake_confirmed _handshake_done_pending
-        _host_cids _is_client
+        _host_cids _is_client _local_initial_source_connection_id
         _local_ack_delay_exponent _local_active_connection_id_limit _local_max_data _local_max_streams_bidi
         _local_max_streams_uni _logger _loss
         _max_datagram_size _network_paths _QuicConnection__frame_handlers
@@ -61,6 +61,7 @@ METHODS = {
     "_idle_timeout": "self",
     "_send_probing_frames": "self network_path now",
     "receive_datagram": "self data addr now",
+    "_replenish_connection_ids": "self",
 }
 # Lines of aioquic's that the fast path does in its own way, or relies on.
 LINES: dict[Any, tuple[str, ...]] = {

@@ -21,6 +21,11 @@ OF: dict[str, dict[str, Goal]] = {
     # Shares of a core: what a sender on a 10 Mbit/s line, and on a fast one, may cost its household.
     "capped": {"capped_0.75_sender_core": ("<=", 0.08), "capped_5_sender_core": ("<=", 0.15)},
     "handshakes": {"handshakes_per_core": (">=", 700.0)},
+    "workers": {
+        "two_workers_cpu_vs_one": ("<=", 1.05),
+        "workers_datagrams_astray": ("<=", 0.0),
+        "workers_moved_clients_lost": ("<=", 0.0),
+    },
     "idle": {"idle_connection_bytes": ("<=", 90_000.0), "idle_10000_core": ("<=", 0.10)},
 }
 NOT_QUICK = {"idle_10000_core": "--quick holds fewer connections"}

@@ -41,6 +41,9 @@ class Order:
     loss: float = 0.0  # share of datagrams that the relay drops at random, each way
     queue_bytes: int = 1 << 20  # before the relay's bottleneck
     seed: int = 1
+    workers: int = 1  # processes that the sender has on its port
+    steered: bool = True  # by connection id; else as the kernel does without being told
+    worker_pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,16 @@ class Ready:
     port: int = 0
     pid: int = 0  # whose CPU time counts, if not the child's own
     node: str = ""
+    pids: tuple[int, ...] = ()  # of workers
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Datagrams that all workers of a sender received."""
+
+    received: int
+    unwanted: int  # for nobody there
+    astray: int  # of these: steered to another worker than their connection's
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,17 @@ _ENDLESS = 1 << 62
 async def send(order: Order) -> None:
     """Answer every request with as many bytes as it asks for, until killed."""
     identity = Identity.generate()
-    async with (
-        open_endpoint(
-            identity, order.host, max_connections=MAX_CONNECTIONS, idle_timeout_seconds=IDLE_SECONDS
-        ) as endpoint,
-        trio.open_nursery() as nursery,
-    ):
+    async with open_endpoint(
+        identity, order.host, max_connections=MAX_CONNECTIONS, idle_timeout_seconds=IDLE_SECONDS
+    ) as endpoint:
         endpoint.set_rate(order.rate)
         say(Ready(endpoint.local.port, os.getpid(), identity.id.hex()))
+        await serve_forever(endpoint)
+
+
+async def serve_forever(endpoint: Endpoint) -> None:
+    """Answer everybody's requests until cancelled."""
+    async with trio.open_nursery() as nursery:
         while True:
             nursery.start_soon(_serve, await endpoint.accept())
 
@@ -75,11 +78,11 @@ async def receive(order: Order) -> None:
     LeafCheck()  # hashes the block before anything is measured
     tally = Tally(order)
     async with open_endpoint(Identity.generate()) as endpoint, trio.open_nursery() as nursery:
-        connections = await _dial(endpoint, order, order.connections)
+        connections = await dial(endpoint, order, order.connections)
         begun = trio.Event()
         for connection in connections:
             for _ in range(IN_FLIGHT if order.request_bytes else 1):
-                nursery.start_soon(_take_forever, connection, order, tally, begun)
+                nursery.start_soon(take_forever, connection, order, tally, begun)
         await begun.wait()
         await trio.sleep(order.warm_seconds)
         first = tally.read()
@@ -88,7 +91,8 @@ async def receive(order: Order) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _take_forever(connection: Connection, order: Order, tally: Tally, begun: trio.Event) -> None:
+async def take_forever(connection: Connection, order: Order, tally: Tally, begun: trio.Event) -> None:
+    """Ask again and again, and verify what comes."""
     while True:
         with connection.open_stream() as stream:
             await stream.send_all((order.request_bytes or _ENDLESS).to_bytes(8, "big"))
@@ -99,7 +103,7 @@ async def _take_forever(connection: Connection, order: Order, tally: Tally, begu
                 begun.set()
 
 
-async def _dial(
+async def dial(
     endpoint: Endpoint, order: Order, count: int, keep_alive_seconds: float | None = None
 ) -> list[Connection]:
     """So many connections, a few of them at a time."""
@@ -121,9 +125,9 @@ async def _dial(
 async def hold(order: Order) -> None:
     """Make idle connections and hold them. Says the sender's memory for them in bytes, then its CPU time."""
     async with open_endpoint(Identity.generate(), idle_timeout_seconds=IDLE_SECONDS) as endpoint:
-        await _dial(endpoint, order, 1)  # imports and buffers that come with the first
+        await dial(endpoint, order, 1)  # imports and buffers that come with the first
         memory, first = resident_bytes(order.sender_pid), Reading.take(0, order.sender_pid)
-        await _dial(endpoint, order, order.connections, order.keep_alive_seconds)
+        await dial(endpoint, order, order.connections, order.keep_alive_seconds)
         made = first.until(Reading.take(order.connections, order.sender_pid))
         say(made)
         await trio.sleep(order.warm_seconds)

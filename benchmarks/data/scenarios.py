@@ -20,11 +20,14 @@ from benchmarks.data.competitors import (
     outcome_of,
     start_sender,
 )
-from benchmarks.data.orders import Order, Outcome
+from benchmarks.data.orders import Counts, Order, Outcome, Ready
 from benchmarks.report import median, number
 
 PIECE_BYTES = 256 * 1024
 PATH_RATE = 40e6
+WORKER_CONNECTIONS = 4
+WORKER_RATE = 50e6
+MOVING_CLIENTS = 20
 EVERYBODY = (STOCK, PENSTOCK, TORRENT_TCP, TORRENT_UTP, NGINX)
 OVER_UDP = (STOCK, PENSTOCK, TORRENT_UTP)
 OURS = PENSTOCK.name
@@ -205,6 +208,70 @@ def handshakes(bench: Bench) -> None:
     bench.report.figure("handshakes_per_core", per_core)
 
 
+def workers(bench: Bench) -> None:
+    """Two workers on one port beside one, all on one core; then clients that change their port.
+
+    Each worker is held to a rate, so that two carry twice as much as one, as on cores of their own.
+    Unheld, they share the core and the receiver: half the bytes for as many passes.
+    """
+    order = replace(with_seconds(bench.scale.seconds), rate=WORKER_RATE)
+    entries = {
+        f"{count} {'unheld' if rate is None else f'at {rate / MEGA:.0f} MB/s each'}": replace(
+            order, workers=count, connections=WORKER_CONNECTIONS * count, rate=rate
+        )
+        for rate in (WORKER_RATE, None)
+        for count in (1, 2)
+    }
+    found = Measured({label: [] for label in entries})
+    counts: list[Counts] = []
+    try:
+        for _ in range(bench.scale.rounds):
+            for label, entry in entries.items():
+                bench.check_time()
+                run, seen = _worked(bench, entry, "receive")
+                found.runs[label].append(outcome_of(run))
+                counts.append(seen)
+        clients = replace(order, connections=MOVING_CLIENTS, workers=2, rate=None)
+        steered, seen = _worked(bench, clients, "move")
+        counts.append(seen)
+        hashed, _ = _worked(bench, replace(clients, steered=False), "move")
+    except ChildFailed as error:
+        bench.report.note("Workers", f"failed: {error}")
+        return
+    title = f"Workers on one port and one core, {WORKER_CONNECTIONS} connections each, loopback"
+    bench.report.table(title, COLUMNS, found.rows())
+    received, astray = sum(one.received for one in counts), sum(one.astray for one in counts)
+    rows = [
+        ["steered by connection id", f"{steered.count} of {MOVING_CLIENTS}", f"{astray} of {received:,}"],
+        ["SO_REUSEPORT alone", f"{hashed.count} of {MOVING_CLIENTS}", "-"],
+    ]
+    columns = ["two workers", "moved clients that go on", "datagrams astray"]
+    bench.report.table("Clients that change their port", columns, rows)
+    one, two, one_unheld, two_unheld = (
+        median([run.sender_per_gb for run in runs]) for runs in found.runs.values()
+    )
+    bench.report.ratio("two_workers_cpu_vs_one", two, one)
+    bench.report.ratio("two_workers_on_one_core_cpu_vs_one", two_unheld, one_unheld)
+    bench.report.figure("workers_datagrams_astray", astray)
+    bench.report.figure("workers_moved_clients_lost", MOVING_CLIENTS - steered.count)
+    bench.report.figure("workers_moved_clients_lost_unsteered", MOVING_CLIENTS - hashed.count)
+
+
+def _worked(bench: Bench, order: Order, role: str) -> tuple[Outcome, Counts]:
+    """What a receiver of this role measured at a sender with workers, and what these counted."""
+    order = replace(order, limit_seconds=order.seconds + 4 * GRACE_SECONDS)
+    with ExitStack() as running:
+        sender = running.enter_context(Child("workers", "send", replace(order, core=bench.place.sender_core)))
+        ready = sender.hear(Ready)
+        reached = replace(order, port=ready.port, node=ready.node, worker_pids=ready.pids)
+        receiver = running.enter_context(
+            Child("workers", role, replace(reached, core=bench.place.receiver_core))
+        )
+        outcome = receiver.hear(Outcome, order.seconds + 3 * GRACE_SECONDS)
+        progress(f"  {role}, {order.workers} on one port: {outcome.count:,}")
+        return outcome, sender.ask(Counts)
+
+
 Scenario = Callable[[Bench], None]
 SCENARIOS: dict[str, Scenario] = {
     "one": one,
@@ -213,6 +280,7 @@ SCENARIOS: dict[str, Scenario] = {
     "path": path,
     "capped": capped,
     "handshakes": handshakes,
+    "workers": workers,
     "idle": idle,
     "grid": grid,
 }

@@ -7,7 +7,8 @@ from ipaddress import ip_address
 
 from shared.core.ids import HostPort, NodeId
 
-SLOTS = 64  # pieces being sent at once: bounds the edge's memory, 256 KiB each
+SLOTS = 64  # pieces that a process sends at once: bounds its memory, 256 KiB each
+MAX_WORKERS = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from edge.core.admission import SLOTS, Admission
-from shared.core import spare
+from edge.core.crew import CaughtUp, EdgeRates, Forget, Hold, Say, TrackerIs
+from shared.core import messages, spare
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import PieceRequest
@@ -51,14 +52,11 @@ class PublisherLeft:
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeRates:
-    """What the shell measured: bytes per second, and bytes since start."""
+class TellWorkers:
+    """Each of our workers, or the one of this name, must know."""
 
-    up_rate: float
-    down_rate: float
-    uploaded_bytes: int
-    held_bytes: int
-    connections: int
+    word: Hold | Forget | TrackerIs | CaughtUp | Say
+    worker: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class EdgeStatistics:
     rates: EdgeRates
 
 
-EdgeAction = Action | BeginUpload | PublisherLeft
+EdgeAction = Action | BeginUpload | PublisherLeft | TellWorkers
 
 
 class Edge:
@@ -84,6 +82,8 @@ class Edge:
         self._rng = rng
         self._at: dict[NodeId, HostPort] = {}
         self._publishers: set[NodeId] = set()
+        self._workers: set[int] = set()
+        self._elsewhere: dict[NodeId, int] = {}  # publishers connected to a worker, and to which
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._rates = EdgeRates(0, 0, 0, 0, 0)
@@ -95,14 +95,17 @@ class Edge:
             self.seeding.hold(manifest.infohash, Bitfield(manifest.piece_count, pieces), now)
         for piece in pieces:  # of a title that was damaged and is whole again
             self.seeding.gained(manifest.infohash, piece, now)
+        self._tell(Hold(manifest.infohash))
 
     def forget(self, infohash: InfoHash) -> None:
         """This rendition is in the store no more: serve and announce it no longer."""
         self.seeding.forget(infohash)
+        self._tell(Forget(infohash))
 
     def lost(self, infohash: InfoHash, piece: int, now: float) -> None:
         """The store gave a piece up."""
         self.seeding.lost(infohash, piece, now)
+        self._tell(Hold(infohash))
 
     def register(self, manifest: Manifest) -> int:
         """Tells the tracker of a title; an Answer with this number follows."""
@@ -114,7 +117,42 @@ class Edge:
 
     def say(self, node: NodeId, message: UploadState | Refusal) -> None:
         """Answers a publisher."""
-        self._actions.append(Send(node, message))
+        worker = self._elsewhere.get(node)
+        if worker is None:
+            self._actions.append(Send(node, message))
+        else:
+            self._actions.append(TellWorkers(Say(node, messages.encode(message)), worker))
+
+    # -- workers, and publishers who are connected to one ------------------------------------------
+
+    def worker_came(self, worker: int) -> None:
+        """It is told what all the others know."""
+        self._workers.add(worker)
+        for infohash in self.seeding.holdings:
+            self._actions.append(TellWorkers(Hold(infohash), worker))
+        for word in (TrackerIs(self.link.up), CaughtUp()):
+            self._actions.append(TellWorkers(word, worker))
+
+    def _tell(self, word: Hold | Forget | TrackerIs) -> None:
+        if self._workers:
+            self._actions.append(TellWorkers(word))
+
+    def asked_elsewhere(self, worker: int, node: NodeId, at: HostPort, message: Upload) -> None:
+        """A publisher said this to a worker."""
+        self._elsewhere[node] = worker
+        self._upload(message, node, at)
+
+    def left_elsewhere(self, worker: int, node: NodeId) -> None:
+        """A worker's publisher is gone, unless it is back at another."""
+        if self._elsewhere.get(node) == worker:
+            del self._elsewhere[node]
+            self._part(node)
+
+    def worker_gone(self, worker: int) -> None:
+        """All its publishers are gone with it."""
+        self._workers.discard(worker)
+        for node in [node for node, at in self._elsewhere.items() if at == worker]:
+            self.left_elsewhere(worker, node)
 
     # -- connections and messages ---------------------------------------------------------------
 
@@ -123,17 +161,22 @@ class Edge:
         self._at[node] = at
         if self.link.connected(node, hello):
             self.seeding.tracker_connected(now)
+            self._tell(TrackerIs(True))
 
     def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
         """A connection ended or never came up."""
         self._at.pop(node, None)
-        if node in self._publishers:
-            self._publishers.discard(node)
-            self._actions.append(PublisherLeft(node))
+        self._part(node)
         self.seeding.disconnected(node)
         if self.link.disconnected(node, now):
             self.seeding.tracker_lost()
             self._report_at = FOREVER
+            self._tell(TrackerIs(False))
+
+    def _part(self, node: NodeId) -> None:
+        if node in self._publishers:
+            self._publishers.discard(node)
+            self._actions.append(PublisherLeft(node))
 
     def receive(self, message: Message, sender: NodeId, now: float) -> None:
         """Takes one message of a connected node."""
@@ -149,14 +192,14 @@ class Edge:
             case Leave():
                 self.seeding.leave(message, sender)
             case Upload():
-                self._upload(message, sender)
+                self._upload(message, sender, self._at[sender])
             case Schedule() | Registered() | Refusal() if sender == self.link.tracker.node:
                 self._take_tracker(message, now)
             case _:
                 raise ProtocolError(Reason.UNEXPECTED, type(message).__name__)
 
-    def _upload(self, message: Upload, sender: NodeId) -> None:
-        if self._admission.may_publish(sender, self._at[sender]):
+    def _upload(self, message: Upload, sender: NodeId, at: HostPort) -> None:
+        if self._admission.may_publish(sender, at):
             self._publishers.add(sender)
             self._actions.append(BeginUpload(sender, message))
         else:

@@ -86,8 +86,17 @@ class SeedingStatistics:
 class Seeding:
     """The serving half of an edge or a peer."""
 
-    def __init__(self, tracker: NodeId, slots: int, *, sharing: bool, announce_seconds: float = 60.0):
+    def __init__(
+        self,
+        tracker: NodeId,
+        slots: int,
+        *,
+        sharing: bool,
+        announce_seconds: float = 60.0,
+        announces: bool = True,
+    ):
         self.tracker = tracker
+        self._announces = announces  # else another process of this node does
         self.slots = slots
         self.sharing = sharing
         self.announce_seconds = announce_seconds
@@ -253,6 +262,10 @@ class Seeding:
         """Nothing to announce to."""
         self.tracker_reachable = False
 
+    @property
+    def _can_announce(self) -> bool:
+        return self.tracker_reachable and self._announces
+
     def set_spare(self, spare: int, now: float) -> None:
         """The class of spare upload changed: the tracker hears at once."""
         if spare != self._spare:
@@ -265,7 +278,7 @@ class Seeding:
         timer = FOREVER
         for holding in self.holdings.values():
             timer = min(timer, holding.tell_at)
-            if self.tracker_reachable:
+            if self._can_announce:
                 timer = min(timer, holding.announce_at)
         return timer
 
@@ -274,7 +287,7 @@ class Seeding:
         for infohash, holding in self.holdings.items():
             if holding.tell_at <= now:
                 self._tell_guests(infohash, holding)
-            if self.tracker_reachable and holding.announce_at <= now:
+            if self._can_announce and holding.announce_at <= now:
                 self._announce_holding(infohash, holding, now)
 
     def _tell_guests(self, infohash: InfoHash, holding: Holding) -> None:
@@ -300,7 +313,7 @@ class Seeding:
 
     def _announce(self, infohash: InfoHash, event: Event, held: int, total: int) -> None:
         spare = self._spare if self.sharing else 0
-        if self.tracker_reachable:
+        if self._can_announce:
             self._send(self.tracker, Announce(infohash, event, held, total, spare))
 
     def _send(self, to: NodeId, message: Have | HaveMore | Gone | Refusal | Announce) -> None:

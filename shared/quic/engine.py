@@ -12,6 +12,7 @@ them, so an upgrade that moves one fails there first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aioquic._buffer import Buffer
@@ -76,13 +77,18 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         idle_timeout_seconds: float,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
+        mark: Callable[[bytes], bytes] = bytes,
     ) -> None:
+        """`mark` makes a random connection id one of this process's."""
         configuration = configure(identity, is_client, idle_timeout_seconds)
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )
+        self._mark = mark
+        self.host_cid = self._host_cids[0].cid = mark(self.host_cid)
+        self._local_initial_source_connection_id = self.host_cid
         self.wants_turn = False  # after `send`: stream data waits for a turn
         self.has_more = False  # after `send`: others should have their turn, then we again
         self._path_mtu = PathMtu()
@@ -239,6 +245,12 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         if self._recovery.timeouts_in_a_row >= MAX_TIMEOUTS:
             # It may go on sending, and so never time out as idle.
             self.close(QuicErrorCode.NO_VIABLE_PATH, None, "nothing is acknowledged")
+
+    def _replenish_connection_ids(self) -> None:
+        known = len(self._host_cids)
+        super()._replenish_connection_ids()
+        for new in self._host_cids[known:]:
+            new.cid = self._mark(new.cid)
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         known = len(self._streams)
