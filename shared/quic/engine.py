@@ -13,6 +13,7 @@ them, so an upgrade that moves one fails there first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.connection import (
@@ -85,7 +86,8 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
             send_probe=self._send_probe,
             logger=self._logger,
         )
-        self._pacer = EnginePacer(max_datagram_size=self._max_datagram_size, congestion=self._recovery._cc)
+        control: Any = self._recovery._cc  # ours, by its name in quic_settings
+        self._pacer = EnginePacer(max_datagram_size=self._max_datagram_size, congestion=control)
         self._recovery._pacer = self._pacer
         self._ack_delay = ACK_DELAY_SECONDS
         # Unidirectional streams have no use here, so none may be opened.
