@@ -6,7 +6,7 @@ for neither can be seen while the other is measured; `bbr_phases` has its table,
 what it learns, `bbr_rate` how a rate is measured, and `docs/congestion.md` says why and at what cost.
 
 Source: draft-ietf-ccwg-bbr (2026), whose names stand in brackets. Ours are the reaction to a path that
-became much slower (`bbr_path.Fall`) and the manners on a crowded line (`bbr_probe`).
+became much slower (`bbr_path.Fall`), the manners on a crowded line (`bbr_probe`), and a path next door.
 """
 
 from __future__ import annotations

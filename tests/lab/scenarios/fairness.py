@@ -32,7 +32,7 @@ PING_SECONDS = 0.02
 SETTINGS = ((0.02, 1.0), (0.05, 1.0), (0.1, 1.0), (0.05, 0.5), (0.05, 2.0))  # round trip, queue
 QUICK_SETTINGS = SETTINGS[1:2]
 RUNS = 3
-SHARED_SECONDS, QUICK_SECONDS = 30.0, 15.0
+SHARED_SECONDS, QUICK_SECONDS = 20.0, 15.0
 
 
 @dataclass(frozen=True, slots=True)
