@@ -1,19 +1,15 @@
 """BBR in aioquic's hook for congestion control, under the name `bbr`.
 
-aioquic reports packets one by one and never says that an acknowledgement is complete. So acknowledged
-packets are gathered, and handed to the core as one batch with the next different event: a round trip
-measured, a packet lost or sent, or a later `now`. What the order within a batch was does not matter.
+aioquic reports packets one by one, our engine reports batches of packets that left together
+(`shared/quic/recovery.py`), and neither says that an acknowledgement is complete. So what was acknowledged
+is gathered, and handed to the core at once with the next different event: a round trip measured, a packet
+lost or sent, or a later `now`. In what order it was gathered does not matter.
 
-Who sends reads three attributes, which change with every event:
+Who sends reads two attributes, which change with every event:
 
     congestion_window   bytes that may be in flight, as aioquic expects
     pacing_rate         bytes/s at which packets should leave; aioquic's own pacer derives twice that from
                         the window, so a pacer of ours takes this figure instead
-    send_quantum        bytes that may leave in one go without the path noticing
-
-and may call `note_app_limited()` when it ran out of data or was held back by a gate; if it never does,
-the core notices by itself, a few packets later. A sender that keeps its own books per batch instead of
-per packet calls `sent`, `acked` and `lost`, the batch forms of aioquic's hooks; both can be mixed.
 """
 
 from __future__ import annotations
@@ -34,7 +30,7 @@ ALGORITHM = "bbr"
 
 
 class BbrCongestionControl(QuicCongestionControl):
-    """One connection's BBR. A packet carries its departure in an attribute of that name."""
+    """One connection's BBR. A packet, or batch, carries its departure in an attribute of that name."""
 
     def __init__(self, *, max_datagram_size: int, rng: Dice | None = None) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
@@ -55,39 +51,13 @@ class BbrCongestionControl(QuicCongestionControl):
         self._core.set_datagram_bytes(count)
         self._show()
 
-    def note_app_limited(self) -> None:
-        """The sender has nothing to send, or something other than the path holds it back."""
-        self._settle()
-        self._core.note_app_limited()
-
-    # In batches
-
-    def sent(self, now: float, size: int) -> Departure:
-        """`size` bytes leave in one go; every packet of them shares the departure."""
-        self._settle()
-        departure = self._core.sent(now, size)
-        self.bytes_in_flight = self._core.in_flight_bytes
-        return departure
-
-    def acked(self, now: float, size: int, newest: Departure) -> None:
-        """`size` bytes are acknowledged, and `newest` was the last of them to leave."""
-        self._settle()
-        self._core.acknowledged(now, size, newest)
-        self._show()
-
-    def lost(self, now: float, losses: Iterable[tuple[int, Departure]]) -> None:
-        """Pairs of a packet's size and departure; packets of one departure stay separate pairs."""
-        self._settle()
-        gone = list(losses)
-        self.lost_datagrams += len(gone)
-        self._core.lost(now, gone)
-        self._show()
-
-    # One by one, as aioquic calls
+    # As aioquic calls
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
-        assert packet.sent_time is not None
-        _attach(packet, self.sent(packet.sent_time, packet.sent_bytes))
+        assert packet.sent_time is not None  # it was sent
+        self._settle()
+        _attach(packet, self._core.sent(packet.sent_time, packet.sent_bytes))
+        self.bytes_in_flight = self._core.in_flight_bytes
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         if now != self._now:
@@ -103,7 +73,11 @@ class BbrCongestionControl(QuicCongestionControl):
         self._settle()
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        self.lost(now, [(packet.sent_bytes, _departure(packet)) for packet in packets])
+        self._settle()
+        lost = [(packet.sent_bytes, _departure(packet)) for packet in packets]
+        self.lost_datagrams += len(lost)
+        self._core.lost(now, lost)
+        self._show()
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         self._settle()
@@ -130,7 +104,6 @@ class BbrCongestionControl(QuicCongestionControl):
         self.bytes_in_flight = self._core.in_flight_bytes
         self.congestion_window = self._core.window_bytes
         self.pacing_rate = self._core.pacing_rate
-        self.send_quantum = self._core.send_quantum
 
 
 def _attach(packet: Any, departure: Departure) -> None:

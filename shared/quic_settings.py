@@ -9,11 +9,12 @@ from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicProtocolVersion
 
+from shared import congestion
 from shared.core.path_mtu import LEAST_BYTES
 from shared.identity import Identity
 
 ALPN = "penstock/1"
-CONGESTION_CONTROL = "reno"  # as registered with aioquic
+CONGESTION_CONTROL = congestion.ALGORITHM  # as registered with aioquic
 VERSIONS = [int(QuicProtocolVersion.VERSION_1)]
 CONNECTION_ID_BYTES = 8
 

@@ -18,6 +18,7 @@ from enum import Enum
 from itertools import count
 from typing import Any
 
+from aioquic.quic.congestion import cubic, reno  # noqa: F401  # they register themselves
 from aioquic.quic.congestion.base import QuicCongestionControl, create_congestion_control
 
 from shared.congestion import BbrCongestionControl
@@ -149,7 +150,7 @@ class Flow:
         """Bytes/s and bytes in one go."""
         rate = getattr(self.control, "pacing_rate", None)
         if rate is not None:
-            return rate * self.pace_share, float(getattr(self.control, "send_quantum", STOCK_BURST_BYTES))
+            return rate * self.pace_share, min(max(0.001 * rate, 2 * DATAGRAM_BYTES), 65536.0)
         return self.control.congestion_window / max(self.srtt or self.base_rtt, 1e-6), STOCK_BURST_BYTES
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import aioquic
 from aioquic import tls
 from aioquic._crypto import AEAD, HeaderProtection
-from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoContext, CryptoPair
 from aioquic.quic.packet_builder import QuicSentPacket
@@ -37,7 +36,6 @@ PARTS = {
     CryptoPair: "recv send _update_key_requested",
     CryptoContext: "aead cipher_suite hp key_phase secret",
     AEAD: "_aead _iv",
-    RenoCongestionControl: "_max_datagram_size congestion_window",
     HeaderProtection: "_encryptor",
     QuicStreamSender: """_buffer _buffer_fin _buffer_stop _pending _pending_eof buffer_is_empty highest_offset
         is_finished reset_pending""",

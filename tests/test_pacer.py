@@ -44,7 +44,7 @@ def test_no_window_holds_more_than_the_rate_and_a_burst(rate: float, late: float
         assert sum(size for _, size in sent) >= 0.95 * rate * until - burst
 
 
-@pytest.mark.parametrize(("rate", "most"), [(100e6, 1000), (5e6, 500), (1e6, 260)])
+@pytest.mark.parametrize(("rate", "most"), [(100e6, 1000), (5e6, 950), (1e6, 260)])
 def test_few_wake_ups_a_second(rate: float, most: int) -> None:
     pacer = Pacer(SIZE)
     pacer.set_rate(rate, 0.0)
@@ -67,13 +67,6 @@ def test_it_is_open_until_a_rate_is_set_and_absurd_rates_are_slow_ones() -> None
     assert 90 < pacer.ready_at(6.0) - 6.0 < 100
     assert pacer.allowance(1.0) == 0  # an earlier time mints nothing
     assert pacer.ready_at(6.0) < inf
-
-
-def test_a_quantum_that_is_asked_for_is_waited_for() -> None:
-    pacer = Pacer(SIZE)
-    pacer.set_rate(1e6, 0.0, quantum_bytes=16 * SIZE)
-    pacer.spend(pacer.allowance(0.0) * SIZE, 0.0)
-    assert pacer.allowance(pacer.ready_at(0.0) + 1e-6) >= 8
 
 
 def test_passes_are_spaced_by_how_many_others_send() -> None:

@@ -6,7 +6,7 @@ for neither can be seen while the other is measured; `bbr_phases` has its table,
 what it learns, `bbr_rate` how a rate is measured, and `docs/congestion.md` says why and at what cost.
 
 Source: draft-ietf-ccwg-bbr (2026), whose names stand in brackets. Ours are the reaction to a path that
-became much slower (`bbr_path.Fall`) and the manners on a crowded line (`bbr_probe`).
+became much slower (`bbr_path.Fall`), the manners on a crowded line (`bbr_probe`), and a path next door.
 """
 
 from __future__ import annotations
@@ -36,20 +36,26 @@ PACING_MARGIN = 0.99  # a hair below the path, so that what queued drains
 MAX_RATE = 1e11  # bytes/s; beyond any path, and finite
 FIRST_RTT_SECONDS = 0.001  # assumed for the first flight's pace
 QUANTUM_SECONDS = 0.001
-MAX_QUANTUM_BYTES = 64 * 1024  # what one UDP_SEGMENT call takes
+MAX_QUANTUM_BYTES = 64 * 1024  # a burst that any window holds, so as not to cut it short
+# Within a machine or a switch a pace cannot be kept: the round trip is over before a timer comes up, and
+# what the timer missed is too much to make up for. There the window alone decides, and it holds enough
+# for either end to be away for a time slice.
+SHORT_RTT_SECONDS = 0.002
+FAST_RATE = MAX_QUANTUM_BYTES / QUANTUM_SECONDS
+SLICE_SECONDS = 0.005
 STARTUP_LOSS_RANGES = 6  # separate losses in a round trip: one burst is no sign of a full queue
 DRAIN_ROUNDS = 3
 LOW_SECONDS = 0.2  # at half the volume, so that flows with other round trips do it at the same time
 
 
 class Bbr:
-    """One connection's controller, without I/O: told what left, arrived and was lost, it sets three figures.
+    """One connection's controller, without I/O: told what left, arrived and was lost, it sets two figures.
 
     `window_bytes`  at most this much in flight [C.cwnd]; never under four datagrams
     `pacing_rate`   bytes/s at which to let packets leave; positive and finite
-    `send_quantum`  bytes that may leave in one go, about a millisecond's worth
 
-    `now` is in seconds on any clock; one that is set back costs accuracy for a round trip, no more.
+    How large the bursts are in which the pace is kept is for the pacer to say. `now` is in seconds on any
+    clock that never goes back.
     """
 
     def __init__(self, datagram_bytes: int, rng: Dice) -> None:
@@ -73,8 +79,6 @@ class Bbr:
         self.window_bytes = self._initial_window_bytes
         self.set_datagram_bytes(datagram_bytes)
         self.pacing_rate = self._first_rate(FIRST_RTT_SECONDS)
-        self.send_quantum = 0
-        self._set_quantum()
 
     def set_datagram_bytes(self, count: int) -> None:
         """Datagrams are of this size from now on."""
@@ -112,14 +116,14 @@ class Bbr:
 
     def sent(self, now: float, size: int) -> Departure:
         """`size` bytes leave; keep the departure until their fate is known."""
-        self._tell(now)
+        self._now = now
         if self._meter.in_flight_bytes <= 0 and self._meter.app_limited:
             self._restart_after_idle()
         return self._meter.departed(now, size, self.window_bytes, self.pacing_rate)
 
     def acknowledged(self, now: float, size: int, newest: Departure) -> None:
         """One batch of acknowledgements for `size` bytes in all; `newest` was the last of them to leave."""
-        self._tell(now)
+        self._now = now
         floor = self._rtt.seconds if self._rtt.seconds < inf else 0.0
         sample = self._meter.acknowledged(now, size, newest, floor)
         self._learn(sample)
@@ -130,7 +134,7 @@ class Bbr:
 
     def lost(self, now: float, losses: Iterable[tuple[int, Departure]]) -> None:
         """Pairs of size in bytes and departure that will not arrive."""
-        self._tell(now)
+        self._now = now
         for size, departure in sorted(losses, key=lambda loss: loss[1].number):
             self._meter.lost(size)
             self._take_loss(size, departure)
@@ -147,20 +151,7 @@ class Bbr:
         self.window_bytes = max(self._min_window_bytes, self._meter.in_flight_bytes + self._datagram_bytes)
         self._meter.look_for_room(self._now, self.window_bytes)
 
-    def note_app_limited(self) -> None:
-        """The sender has nothing to send, or something other than the path holds it back."""
-        self._meter.note_app_limited()
-
     # The model
-
-    def _tell(self, now: float) -> None:
-        if now < self._now:
-            self._meter.restart_clock(now)
-            self._aggregation.restart(now)
-            self._probe.restart_clock(now)
-            if self._low_until is not None:
-                self._low_until = now + LOW_SECONDS
-        self._now = now
 
     def _learn(self, sample: RateSample) -> None:
         if self._rtt.seconds == inf and sample.rtt_seconds > 0:
@@ -186,10 +177,19 @@ class Bbr:
         """Bytes that fit into the path, times `gain` [BDPMultiple]."""
         if self._rtt.seconds == inf or not self._bandwidth.rate:
             return gain * self._initial_window_bytes
-        return gain * (self._rate if rate is None else rate) * self._rtt.seconds
+        rate = self._rate if rate is None else rate
+        return (
+            gain * rate * (max(self._rtt.seconds, SLICE_SECONDS) if self._is_next_door else self._rtt.seconds)
+        )
+
+    @property
+    def _is_next_door(self) -> bool:
+        return self._rtt.seconds < SHORT_RTT_SECONDS and self._rate > FAST_RATE
 
     def _with_quantum(self, volume: float) -> float:
-        volume = max(volume, self.send_quantum, self._min_window_bytes)
+        volume = max(
+            volume, min(self.pacing_rate * QUANTUM_SECONDS, MAX_QUANTUM_BYTES), self._min_window_bytes
+        )
         return volume + 2 * self._datagram_bytes if self._phase is Phase.UP else volume
 
     def _target_bytes(self) -> float:
@@ -222,7 +222,7 @@ class Bbr:
 
     def _advance_cycle(self, sample: RateSample, at_bound: bool) -> None:
         if self._rounds.started:
-            fallen = self._fall.judge(self._rounds, self._bandwidth.rate, self._rtt.seconds)
+            fallen = self._fall.judge(self._now, self._rounds, self._bandwidth.rate, self._rtt.seconds)
             if fallen is not None:
                 self._follow_fall(fallen)
                 return
@@ -367,18 +367,15 @@ class Bbr:
 
     def _set_controls(self, acked_bytes: int) -> None:
         self._set_pace(TACTICS[self._phase].pace)
-        self._set_quantum()
         self._set_window(acked_bytes)
         self._meter.look_for_room(self._now, self.window_bytes)
 
     def _set_pace(self, gain: float) -> None:
         rate = min(gain * PACING_MARGIN * self._rate, MAX_RATE)
+        if self._is_next_door:
+            rate = max(rate, self.window_bytes / QUANTUM_SECONDS)
         if rate > 0 and (self._pipe.ever or rate > self.pacing_rate):
             self.pacing_rate = max(rate, float(self._datagram_bytes))
-
-    def _set_quantum(self) -> None:
-        quantum = min(self.pacing_rate * QUANTUM_SECONDS, MAX_QUANTUM_BYTES)
-        self.send_quantum = int(max(quantum, 2 * self._datagram_bytes))
 
     def _set_window(self, acked_bytes: int) -> None:
         most = self._fitting(TACTICS[self._phase].window) + self._aggregation.extra_bytes

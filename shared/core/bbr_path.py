@@ -34,6 +34,7 @@ FLAT_ROUNDS = 3
 # half, must not look like a fall.
 FALLEN_SHARE = 0.4
 FALLEN_ROUNDS = 3
+FALLEN_SECONDS = 0.1  # at least: a busy machine may stand still for a few short round trips
 FALLEN_QUEUE = 1.5  # shortest round trip of a round, relative to the path's own
 
 
@@ -116,17 +117,20 @@ class Fall:
 
     def __init__(self) -> None:
         self._rounds = 0
+        self._since = 0.0
         self._seen = inf
 
-    def judge(self, round_trip: Rounds, believed_rate: float, min_rtt: float) -> float | None:
+    def judge(self, now: float, round_trip: Rounds, believed_rate: float, min_rtt: float) -> float | None:
         """After each round trip: the rate that the path carries now, bytes/s, if it fell."""
         fell = 0 < round_trip.rate < FALLEN_SHARE * believed_rate and not round_trip.app_limited
         if not fell or round_trip.rtt_seconds <= FALLEN_QUEUE * min_rtt:
             self._rounds, self._seen = 0, inf
             return None
+        if not self._rounds:
+            self._since = now
         self._rounds += 1
         self._seen = min(self._seen, round_trip.rate)  # the first one may have begun before the fall
-        if self._rounds < FALLEN_ROUNDS:
+        if self._rounds < FALLEN_ROUNDS or now < self._since + FALLEN_SECONDS:
             return None
         seen, self._rounds, self._seen = self._seen, 0, inf
         return seen
@@ -144,8 +148,6 @@ class RttFloor:
 
     def note(self, rtt_seconds: float, now: float) -> None:
         """Take a round trip of `rtt_seconds`; 0 is none."""
-        if now < self._lately_at or now < self._seen_at:  # the clock was set back
-            self._lately_at = self._seen_at = now
         self.is_due = now > self._lately_at + PROBE_RTT_SECONDS and self._lately < inf
         if rtt_seconds > 0 and (rtt_seconds <= self._lately or self.is_due):
             self._lately, self._lately_at = rtt_seconds, now

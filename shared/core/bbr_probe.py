@@ -29,6 +29,7 @@ RENO_ROUNDS = 63  # or as many as packets fit, if fewer: a Reno flow would have 
 
 CROWDED_CUT = 0.85
 CUBIC_REGROWTH = 0.3 / 0.4  # seconds^3 per packet of window: RFC 9438's (1 - beta) / C
+RENO_REGROWTH = 0.3 / 0.53  # round trips per packet: its (1 - beta) / alpha, sooner on short paths
 
 
 class Feedback(Enum):
@@ -84,8 +85,9 @@ class Probe:
         round_trip.since_probe = self._rng.randrange(2)
         self._wait_seconds = WAIT_SECONDS + self._rng.random()
         if self._yields:
-            regrowth = (CUBIC_REGROWTH * window_bytes / self._datagram_bytes) ** (1 / 3)
-            self._wait_seconds = max(self._wait_seconds, regrowth)
+            packets = window_bytes / self._datagram_bytes
+            by_reno = RENO_REGROWTH * packets * min(round_trip.rtt_seconds, 1.0)
+            self._wait_seconds = min((CUBIC_REGROWTH * packets) ** (1 / 3), by_reno)
 
     def is_due(self, now: float, target_bytes: float, round_trip: Rounds) -> bool:
         """Time to probe again; `target_bytes` is what would be in flight without a queue."""
@@ -107,10 +109,6 @@ class Probe:
         self.judges = True
         self.feedback = Feedback.STARTING
         self._double(window_bytes)
-
-    def restart_clock(self, now: float) -> None:
-        """The clock was set back."""
-        self._began_at = min(self._began_at, now)
 
     # Learning
 

@@ -7,8 +7,8 @@ pile up on the way back would make the path look faster than it is.
 
 A sample shows the path's rate only if the path was what held the sender back. If the sender had nothing
 to send, or another gate stood before it, the sample shows the sender's rate and is marked `app_limited`.
-The transport may say so (`note_app_limited`), but need not: a sender that had room in its window and
-stayed well behind the pace it was allowed was plainly held back by something else.
+Nobody has to say so: a sender that had room in its window and stayed well behind the pace it was allowed
+was plainly held back by something else.
 
 Source: draft-ietf-ccwg-bbr, "Delivery Rate Samples"; the behind-pace rule is ours.
 """
@@ -47,7 +47,7 @@ class RateSample:
     delivered_bytes: int  # since `newest` left
     lost_bytes: int  # since `newest` left
     rate: float  # bytes/s; 0: too short a time to tell
-    rtt_seconds: float  # 0: the clock was set back meanwhile
+    rtt_seconds: float
     app_limited: bool
 
 
@@ -151,12 +151,6 @@ class DeliveryMeter:
     def note_app_limited(self) -> None:
         """What leaves until all in flight now has arrived shows the sender's rate, not the path's."""
         self._limited_until = max(self.delivered_bytes + self.in_flight_bytes, 1)
-
-    def restart_clock(self, now: float) -> None:
-        """The clock was set back: times kept from before mean nothing any more."""
-        self._first_sent_at = min(self._first_sent_at, now)
-        self._delivered_at = min(self._delivered_at, now)
-        self._may_send_at = None
 
     def _look_for_pause(self, now: float) -> None:
         if self._window_is_full or self._may_send_at is None:

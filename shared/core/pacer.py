@@ -7,7 +7,8 @@ wait ends when QUANTUM_SECONDS of the rate are there, and what is there then lea
 
 Trade-off: a longer quantum means fewer wake-ups and longer bursts into the first queue. On a fast
 path it is one millisecond of the rate, which is what timers resolve anyway. On a slow one, where
-a millisecond is less than a datagram or two, it is up to 4 ms, but no more than 8 datagrams. A timer
+a millisecond is less than a datagram or two, it is up to 4 ms, but no more than 4 datagrams: of a longer
+burst into a queue that somebody else keeps full, most is lost. A timer
 that comes late is made up for: an edge that is busy with a hundred connections comes late for
 all of them, and larger bursts are what makes it faster then.
 """
@@ -18,7 +19,7 @@ from math import inf
 
 QUANTUM_SECONDS = 0.001
 SLOW_QUANTUM_SECONDS = 0.004  # as long as that is no more than
-SLOW_QUANTUM_DATAGRAMS = 8
+SLOW_QUANTUM_DATAGRAMS = 4
 BURST_SECONDS = 0.002  # what a late timer may make up for,
 SLOW_BURST_SECONDS = 0.04  # as long as that is no more than
 SLOW_BURST_DATAGRAMS = 64
@@ -43,8 +44,8 @@ class Pacer:
         """Bytes per second; `inf` before the first sample of the path."""
         return self._rate
 
-    def set_rate(self, rate: float, now: float, quantum_bytes: float | None = None) -> None:
-        """Pace at `rate` bytes/s from `now` on, in bursts of at least `quantum_bytes` (or our own).
+    def set_rate(self, rate: float, now: float) -> None:
+        """Pace at `rate` bytes/s from `now` on.
 
         Rates that are no use (zero, negative, not a number) are taken as one datagram a second.
         """
@@ -52,10 +53,10 @@ class Pacer:
         self._rate = rate if rate > self.datagram_bytes else float(self.datagram_bytes)
         size = self.datagram_bytes
         slow = min(self._rate * SLOW_BURST_SECONDS, SLOW_BURST_DATAGRAMS * size)
-        wanted = max(self._rate * BURST_SECONDS, slow, quantum_bytes or 0.0, LEAST_BURST_DATAGRAMS * size)
+        wanted = max(self._rate * BURST_SECONDS, slow, LEAST_BURST_DATAGRAMS * size)
         self._burst_bytes = float(min(BURST_DATAGRAMS * size, BURST_BYTES, wanted))
         slow = min(self._rate * SLOW_QUANTUM_SECONDS, SLOW_QUANTUM_DATAGRAMS * size)
-        wanted = max(self._rate * QUANTUM_SECONDS, slow, quantum_bytes or 0.0, size)
+        wanted = max(self._rate * QUANTUM_SECONDS, slow, size)
         self._quantum_bytes = min(self._burst_bytes / 2, wanted)
         self._level = min(self._level, self._burst_bytes)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.connection import (
@@ -101,7 +102,8 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
             send_probe=self._send_probe,
             logger=self._logger,
         )
-        self._pacer = EnginePacer(max_datagram_size=self._max_datagram_size, congestion=self._recovery._cc)
+        control: Any = self._recovery._cc  # ours, by its name in quic_settings
+        self._pacer = EnginePacer(max_datagram_size=self._max_datagram_size, congestion=control)
         self._recovery._pacer = self._pacer
         self._ack_delay = ACK_DELAY_SECONDS
         # Unidirectional streams have no use here, so none may be opened.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from aioquic.quic.congestion.base import QuicCongestionControl
+from typing import Protocol
+
 from aioquic.quic.recovery import QuicPacketPacer
 
 from shared.core.pacer import Pacer
 
 _NEVER = 3600.0
-_LEAST_RTT = 1e-6
+
+
+class Paced(Protocol):
+    """A congestion controller that knows its rate."""
+
+    pacing_rate: float  # bytes/s
 
 
 class EnginePacer(QuicPacketPacer):
-    """Paces by the congestion controller's rate, or lets a turn's number of datagrams through.
+    """Paces by the congestion controller's `pacing_rate`, or lets a turn's number of datagrams through."""
 
-    A controller that knows its rate has `pacing_rate` (bytes/s) and may have `send_quantum` (bytes).
-    For the others RFC 9002 section 7.7 holds: a little more than a window per round trip, and in
-    slow start, where the window doubles in a round trip, twice that.
-    """
-
-    def __init__(self, *, max_datagram_size: int, congestion: QuicCongestionControl) -> None:
+    def __init__(self, *, max_datagram_size: int, congestion: Paced) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.allowance: int | None = None  # datagrams of a turn; None: no turn, as paced
         self._pacer = Pacer(max_datagram_size)
@@ -59,9 +60,4 @@ class EnginePacer(QuicPacketPacer):
         self.spend(1, self._max_datagram_size, now)
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        rate: float | None = getattr(self._congestion, "pacing_rate", None)
-        if rate is None:
-            threshold = self._congestion.ssthresh
-            gain = 2.0 if threshold is None or congestion_window < threshold else 1.25
-            rate = gain * congestion_window / max(smoothed_rtt, _LEAST_RTT)
-        self._pacer.set_rate(rate, self._now, getattr(self._congestion, "send_quantum", None))
+        self._pacer.set_rate(self._congestion.pacing_rate, self._now)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from aioquic.quic.congestion.base import K_MINIMUM_WINDOW, QuicCongestionControl
 from aioquic.quic.connection import QuicNetworkPath
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState
 
+from shared.congestion import BbrCongestionControl
 from shared.core.path_mtu import LEAST_BYTES, PathMtu
 from shared.quic.path_probe import PathProbe
 from shared.quic.press import HEADER_BYTES, TAG_BYTES
@@ -45,7 +45,9 @@ class PathSearch(BatchSender):
         if size != self._max_datagram_size:
             self._max_datagram_size = size
             self._pacer.set_datagram_bytes(size)
-            _tell(self._recovery._cc, size)
+            control = self._recovery._cc
+            assert isinstance(control, BbrCongestionControl)  # `quic_settings` chooses it
+            control.set_datagram_bytes(size)
 
     def _search_path(self, now: float, out: Out) -> bool:
         """Send a probe if one is due and nothing holds it back; whether it went."""
@@ -78,12 +80,3 @@ class PathSearch(BatchSender):
             return super()._send_probing_frames(network_path, now)
         finally:
             self._max_datagram_size = size
-
-
-def _tell(control: QuicCongestionControl, datagram_bytes: int) -> None:
-    if hasattr(control, "set_datagram_bytes"):
-        control.set_datagram_bytes(datagram_bytes)
-    else:  # aioquic's own
-        control._max_datagram_size = datagram_bytes  # type: ignore[attr-defined]
-        # The least window is a number of datagrams; with less nothing would ever be sent.
-        control.congestion_window = max(control.congestion_window, K_MINIMUM_WINDOW * datagram_bytes)
