@@ -11,10 +11,11 @@ import pytest
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import Why
 from tests.tracker_parts import NOW, announce, infohash, node
+from tracker.core.candidates import MOST_CONNECTIONS
 from tracker.core.edge_choice import EDGES_WANTED
 from tracker.core.edges import Edges
 from tracker.core.records import RESERVATION_HALF_LIFE_SECONDS
-from tracker.core.redirect import MOST_CONNECTIONS, PEERS_WANTED, Answer, Field, Viewer, choose
+from tracker.core.redirect import PEERS_WANTED, Answer, Field, Question, Viewer, choose
 from tracker.core.swarm import Swarms
 
 SWARM = infohash("film")
@@ -40,7 +41,8 @@ def redirect(
     swarm_id: InfoHash = SWARM,
     stretch: int = 0,
 ) -> Answer:
-    return choose(field, swarm_id, Viewer(node(who), kind, "north", stretch), RATE, Random(seed), NOW)
+    question = Question(swarm_id, Viewer(node(who), kind, "north", stretch), RATE)
+    return choose(field, question, Random(seed), NOW)
 
 
 def nodes_of(answer: Answer) -> list[NodeId]:
@@ -167,9 +169,9 @@ def test_the_work_does_not_grow_with_the_swarm() -> None:
     for size in (100, 3000):
         dice = Counting(1)
         field = field_of(*((f"pc {n}", Kind.PC, "north", 3) for n in range(size)))
-        answer = choose(field, SWARM, Viewer(node("viewer"), Kind.PC, "north"), RATE, dice, NOW)
+        answer = choose(field, Question(SWARM, Viewer(node("viewer"), Kind.PC, "north"), RATE), dice, NOW)
         assert len(answer.choices) == PEERS_WANTED
-        assert len(answer.trace.peers) == 2 * PEERS_WANTED
+        assert len(answer.trace().peers) == 2 * PEERS_WANTED
         rolls[size] = dice.rolls
     assert rolls[3000] == rolls[100]
 

@@ -34,6 +34,11 @@ class EdgeSeen(msgspec.Struct, frozen=True):
     trouble: str  # why nobody new is sent there
 
     @property
+    def is_able(self) -> bool:
+        """Whether it could serve this title."""
+        return not self.trouble and (self.holds or self.fetches)
+
+    @property
     def use(self) -> float:
         """Load as a share of capacity."""
         return self.load_rate / self.capacity_rate
@@ -46,47 +51,49 @@ def replicas(share: float, edges: int) -> int:
 
 def pool_of(seen: Sequence[EdgeSeen]) -> list[int]:
     """Those who could serve: of the viewer's region if there is one, else all; places in `seen`."""
-    able = [n for n, edge in enumerate(seen) if not edge.trouble and (edge.holds or edge.fetches)]
+    able = [n for n, edge in enumerate(seen) if edge.is_able]
     near = [n for n in able if seen[n].near]
     return near or able
 
 
-def fair_rate(seen: Sequence[EdgeSeen], pool: Sequence[int]) -> float:
-    """The share of its capacity above which an edge has more than a fair share of the load."""
-    capacity = sum(seen[n].capacity_rate for n in pool)
-    return FAIR_SHARE * sum(seen[n].load_rate for n in pool) / capacity if capacity else 0.0
-
-
-def set_of(seen: Sequence[EdgeSeen], pool: Sequence[int], size: int) -> list[int]:
-    """The edges that share the title."""
-    fair = fair_rate(seen, pool)
-    return [n for n in pool if seen[n].use <= fair][:size] or list(pool[:size])
-
-
-def pick(seen: Sequence[EdgeSeen], size: int, dice: tuple[float, float]) -> list[tuple[int, Why]]:
-    """Up to two places in `seen`, the first to be asked first. `dice`: two numbers from 0 up to 1."""
+def members_of(seen: Sequence[EdgeSeen], size: int, fair_use: float) -> list[int]:
+    """The edges that share the title: `size` of them, or the one that has it if demand is small."""
     pool = pool_of(seen)
-    if not pool:
-        return []
-    members = set_of(seen, pool, size)
-    if size == 1 and not seen[members[0]].holds:
+    fair = [n for n in pool if seen[n].use <= fair_use] or pool
+    if size == 1:
         # A title in little demand stays where it is; only one that nobody holds is fetched.
-        fair = fair_rate(seen, pool)
-        members = [n for n in pool if seen[n].holds and seen[n].use <= fair][:1] or members
-    one = members[int(dice[0] * len(members))]
-    rest = [n for n in members if n != one]
-    other = rest[int(dice[1] * len(rest))] if rest else one
-    first, why = (one, Why.EDGE_LIGHTER) if rest else (one, Why.EDGE_FIRST)
-    if seen[other].use < seen[one].use:
-        first, other = other, one
-    second = _second(seen, pool, first, other)
-    return [(first, why)] + ([(second, Why.EDGE_SPARE)] if second is not None else [])
+        return [n for n in fair if seen[n].holds][:1] or fair[:1]
+    return fair[:size]
 
 
-def _second(seen: Sequence[EdgeSeen], pool: Sequence[int], first: int, other: int) -> int | None:
-    usable = [n for n, edge in enumerate(seen) if not edge.trouble and (edge.holds or edge.fetches)]
-    others = [*([other] if other != first else []), *pool, *usable]
-    others = [n for n in others if n != first]
+def pick(
+    seen: Sequence[EdgeSeen], size: int, fair_use: float, dice: tuple[float, float]
+) -> list[tuple[int, Why]]:
+    """Up to two places in `seen`, the first to be asked first. `size`: of the title's set; `fair_use`:
+    the load, as a share of capacity, above which an edge has had its share; `dice`: two numbers from
+    0 up to 1."""
+    members = members_of(seen, size, fair_use)
+    if not members:
+        return []
+    first = members[int(dice[0] * len(members))]
+    rest = [n for n in members if n != first]
+    other = rest[int(dice[1] * len(rest))] if rest else None
+    if other is not None and seen[other].use < seen[first].use:
+        first, other = other, first
+    second = _second(seen, first, other)
+    chosen = [(first, Why.EDGE_LIGHTER if rest else Why.EDGE_FIRST)]
+    return chosen + ([(second, Why.EDGE_SPARE)] if second is not None else [])
+
+
+def _second(seen: Sequence[EdgeSeen], first: int, other: int | None) -> int | None:
+    able = [n for n, edge in enumerate(seen) if edge.is_able]
+    others = [n for n in ([] if other is None else [other]) + pool_of(seen) + able if n != first]
     if not seen[first].holds:
         others = [n for n in others if seen[n].holds] or others
     return others[0] if others else None
+
+
+def is_enough(seen: Sequence[EdgeSeen], size: int, fair_use: float, is_held: bool) -> bool:
+    """Whether looking at more edges could not change the choice."""
+    fair = sum(edge.is_able and edge.use <= fair_use for edge in seen)
+    return fair > size and (not is_held or any(edge.is_able and edge.holds for edge in seen))

@@ -21,6 +21,7 @@ SILENT_REPORTS = 3  # load reports missed before an edge is passed over
 MAX_CLOCK_SKEW_SECONDS = TICKET_SECONDS - CLOCK_SKEW_SECONDS  # from here on it would refuse every ticket
 TWINS_SECONDS = 60.0  # within so long an address that comes back is not one machine moving about
 MOVES_KEPT = 1000
+SUMMED_SECONDS = 0.25  # as long the sums over all edges are good, but for our own promises
 ORDERS_KEPT = 20_000  # titles whose order is remembered
 
 
@@ -71,7 +72,8 @@ class Edges:
     def __init__(self, report_seconds: float) -> None:
         self._report_seconds = report_seconds
         self.states: dict[NodeId, EdgeState] = {}
-        self._orders: dict[InfoHash, tuple[EdgeState, ...]] = {}
+        self._orders: dict[tuple[InfoHash, str | None], tuple[EdgeState, ...]] = {}
+        self._sums: dict[str | None, _Sum] = {}
         self._before: dict[NodeId, tuple[HostPort, float]] = {}  # where edges were before, and until when
 
     def joined(self, node: NodeId, region: str, at: HostPort, now: float) -> str:
@@ -86,26 +88,27 @@ class Edges:
                 self.left(node)
                 return f"two edges with one id, at {before.at} and {at}: give one of them a key of its own"
         self.states[node] = EdgeState(node, region, at)
-        self._orders.clear()
+        self._changed()
         return ""
 
     def left(self, node: NodeId) -> None:
         """An edge's connection ended."""
         state = self.states.pop(node, None)
         if state is not None:
-            self._orders.clear()
+            self._changed()
 
     def moved(self, node: NodeId, region: str) -> None:
         """An edge turned out to be in another region."""
         if node in self.states:
             self.states[node].region = region
+            self._changed()
 
     def loaded(self, node: NodeId, message: Load, now: float) -> None:
         """An edge said how loaded it is."""
         state = self.states[node]
         if message.capacity_rate != state.capacity_rate:
             state.capacity_rate = float(message.capacity_rate)
-            self._orders.clear()
+            self._changed()
         state.load_rate, state.promised_rate = float(message.load_rate), 0.0
         state.quota_bytes, state.held_bytes = message.quota_bytes, message.held_bytes
         state.draining = bool(message.draining)
@@ -122,15 +125,58 @@ class Edges:
         """Why nobody new is sent to this edge; empty if all is well."""
         return state.trouble(now, self._report_seconds)
 
-    def order(self, infohash: InfoHash) -> tuple[EdgeState, ...]:
-        """Every edge, in the order of this title."""
-        known = self._orders.get(infohash)
+    def _changed(self) -> None:
+        self._orders.clear()
+        self._sums.clear()
+
+    def order(self, infohash: InfoHash, region: str | None = None) -> tuple[EdgeState, ...]:
+        """Every edge in the order of this title; with a region, those in it first."""
+        known = self._orders.get((infohash, region))
         if known is None:
             if len(self._orders) >= ORDERS_KEPT:
                 self._orders.clear()
-            ranked = sorted(self.states.values(), key=lambda state: _draw(infohash, state))
-            known = self._orders[infohash] = tuple(ranked)
+            ranked = sorted(
+                self.states.values(),
+                key=lambda state: (region is not None and state.region != region, _draw(infohash, state)),
+            )
+            known = self._orders[infohash, region] = tuple(ranked)
         return known
+
+    def promise(self, state: EdgeState, rate: float) -> None:
+        """A viewer was sent to this edge and may take `rate` bytes per second."""
+        state.promised_rate += rate
+        for sums in (self._sums.get(state.region), self._sums.get(None)):
+            if sums is not None:
+                sums.load_rate += rate
+
+    def mean_use(self, region: str, now: float) -> float:
+        """Load as a share of capacity over the edges of a region, or over all if it has none."""
+        near = self._sum(region, now)
+        sums = near if near.capacity_rate else self._sum(None, now)
+        return sums.load_rate / sums.capacity_rate if sums.capacity_rate else 0.0
+
+    def _sum(self, region: str | None, now: float) -> _Sum:
+        sums = self._sums.get(region)
+        if sums is None or now - sums.at > SUMMED_SECONDS:
+            if len(self._sums) >= MOVES_KEPT:  # viewers name regions, too
+                self._sums.clear()
+            able = [
+                edge
+                for edge in self.states.values()
+                if region in (None, edge.region) and not self.trouble(edge, now)
+            ]
+            load, capacity = sum(e.expected_rate for e in able), sum(e.capacity_rate for e in able)
+            sums = self._sums[region] = _Sum(now, load, capacity)
+        return sums
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Load and capacity of a region's edges, or of all, as of a moment ago."""
+
+    at: float
+    load_rate: float
+    capacity_rate: float
 
 
 def _draw(infohash: InfoHash, state: EdgeState) -> float:

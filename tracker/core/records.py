@@ -75,6 +75,13 @@ class Nodes(Rows):
         age = max(0, tick - self._reserved_tick[row])
         return rate * exp2(-age / (TICKS * RESERVATION_HALF_LIFE_SECONDS)) if rate else 0.0
 
+    def reserved_of(self, rows: NDArray[Any], tick: int) -> NDArray[Any]:
+        """`reserved` of many rows."""
+        age = np.maximum(0, tick - seen(self._reserved_tick)[rows].astype(np.int64))
+        rates = seen(self._reserved_rate)[rows].astype(np.float64)
+        faded: NDArray[Any] = np.exp2(age / (-TICKS * RESERVATION_HALF_LIFE_SECONDS))
+        return rates * faded
+
     def reserve(self, row: int, rate: float, tick: int) -> None:
         """Notes that a viewer was sent here and may take `rate` bytes per second."""
         self._reserved_rate[row] = self.reserved(row, tick) + rate

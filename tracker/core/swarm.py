@@ -25,6 +25,7 @@ ELSEWHERE = 0
 FAR_REGIONS = 8  # looked at, at most, when the viewer's own has too few
 
 _EDGE = KIND_NUMBERS[Kind.EDGE]
+_NOBODY = array("I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +55,22 @@ class Swarm:
     infohash: InfoHash = InfoHash(b"")
     buckets: dict[int, array[int]] = field(default_factory=dict)
     regions: dict[int, int] = field(default_factory=dict)  # how many buckets each has
-    edges: set[int] = field(default_factory=set)  # the records of edges
+    edges: dict[NodeId, int] = field(default_factory=dict)  # their records; edges are few
     count: int = 0
     seeders: int = 0
     viewers: int = 0  # records of terminals
     viewers_share: float = 0.0  # the sum of what each holds, 0 to 1
 
-    def window(self, region: int, kind: int, spare: int, size: int, rng: Dice) -> Iterator[int]:
+    def window(self, region: int, kind: int, spare: int, size: int, rng: Dice) -> array[int]:
         """Up to `size` neighbours in a bucket from a random start."""
         bucket = self.buckets.get(region << 8 | kind << 4 | spare)
         if not bucket:
-            return
+            return _NOBODY
+        if len(bucket) <= size:
+            return bucket[:]
         start = rng.randrange(len(bucket))
-        for step in range(start, start + min(size, len(bucket))):
-            yield bucket[step % len(bucket)]
+        window = bucket[start : start + size]
+        return window if len(window) == size else window + bucket[: size - len(window)]
 
     def far(self, region: int, rng: Dice) -> list[int]:
         """Up to FAR_REGIONS other regions, from a random start."""
@@ -189,15 +192,15 @@ class Swarms:
             for record in bucket:
                 yield self.holder(record)
 
+    def holds(self, swarm: Swarm, edge: NodeId) -> bool:
+        """Whether an edge holds all of a swarm."""
+        record = swarm.edges.get(edge, 0)
+        gone = self.nodes.kind[self.records.node[record]] & GONE
+        return not gone and 0 < self.records.total[record] <= self.records.held[record]
+
     def edges_with(self, swarm: Swarm) -> frozenset[NodeId]:
         """The edges that hold all of a swarm."""
-        records, nodes = self.records, self.nodes
-        return frozenset(
-            nodes.id(records.node[record])
-            for record in swarm.edges
-            if not nodes.kind[records.node[record]] & GONE
-            and 0 < records.total[record] <= records.held[record]
-        )
+        return frozenset(edge for edge in swarm.edges if self.holds(swarm, edge))
 
     def holder(self, record: int) -> Holder:
         """A record in words."""
@@ -308,7 +311,9 @@ class Swarms:
         if kind != _EDGE:
             swarm.viewers += sign
             swarm.viewers_share += sign * (min(1.0, held / total) if total else 0.0)
-        elif sign > 0:
-            swarm.edges.add(record)
-        else:
-            swarm.edges.discard(record)
+            return
+        node = self.nodes.id(records.node[record])
+        if sign > 0:
+            swarm.edges[node] = record
+        elif swarm.edges.get(node) == record:  # else it came back before all of it was cleared away
+            del swarm.edges[node]

@@ -41,7 +41,7 @@ from tracker.core.edges import Edges
 from tracker.core.groups import Groups
 from tracker.core.nodes import Node, Totals
 from tracker.core.placement import Hint, Order, PlacementStatistics
-from tracker.core.redirect import Answer, Trace, Viewer
+from tracker.core.redirect import Answer, Question, Viewer
 from tracker.core.regions import RegionTable
 from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
@@ -50,7 +50,7 @@ PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
 MAX_SWARMS_PER_NODE = 10_000  # bounds what one node can make us remember
 NOT_ADMITTED = "this edge is not in the tracker's `edges` setting"
 EXPIRE_EVERY_SECONDS = 1.0
-TRACES_KEPT = 256  # of the latest redirects, for whoever wants to know why
+ANSWERS_KEPT = 256  # the latest redirects, for whoever wants to know why
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class StoreNode:
 class LogRedirect:
     """A redirect was answered, on these grounds."""
 
-    trace: Trace
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Tracker:
         self.titles = Titles(entries)
         self.groups = Groups()
         self.content = Content(self.edges, self.titles, self.swarms)
-        self.traces: deque[Trace] = deque(maxlen=TRACES_KEPT)
+        self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
         self._regions = RegionTable()
         self._field = redirect.Field(self.swarms, self.edges)
         self._actions: deque[TrackerAction] = deque()
@@ -244,21 +244,19 @@ class Tracker:
         if not self.groups.may_watch(entry.title_id, entry.signer, node.id):
             raise Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
         self._redirects += 1
-        answer = redirect.choose(
-            self._field,
-            message.infohash,
-            Viewer(node.id, node.kind, node.region, message.stretch),
-            self.titles.rate_of(message.infohash),
-            self._rng,
-            now,
+        question = Question(
+            infohash=message.infohash,
+            viewer=Viewer(node.id, node.kind, node.region, message.stretch),
+            rate=self.titles.rate_of(message.infohash),
             share=self.content.share(message.infohash, now),
-            number=self._redirects,
             origin=entry.signer,
+            number=self._redirects,
         )
+        answer = redirect.choose(self._field, question, self._rng, now)
         self.content.asked(message.infohash, now)
-        self.traces.append(answer.trace)
+        self.answers.append(answer)
         if self._settings.log_redirects:
-            self._actions.append(LogRedirect(answer.trace))
+            self._actions.append(LogRedirect(answer))
         self._send(node.id, self._redirect(message, entry, node, answer, now))
         self._carry(self.content.fetched_by(answer, message.infohash, now), now)
 
