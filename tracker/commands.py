@@ -16,7 +16,10 @@ Flag = Parameter(negative=(), show_default=False)
 
 def register(app: App) -> None:
     """Adds the tracker's commands."""
-    app.command(tracker)
+    command = App(name="tracker")
+    command.default(tracker)
+    command.command(explain)
+    app.command(command)
     app.command(top)
 
 
@@ -46,6 +49,26 @@ def tracker(
         _print_address(chosen)
     else:
         _run(chosen)
+
+
+def explain(
+    log: Annotated[Path, Parameter(help="A log that the setting `redirect_log` named.")],
+    *,
+    redirect: Annotated[int | None, Parameter(help="Only this one, by its number.")] = None,
+) -> None:
+    """Say of logged redirects why each source was chosen or passed over."""
+    from shared.core.errors import LocalError
+    from tracker.core.explain import explain as lines_of
+    from tracker.redirect_log import read
+
+    found = False
+    for trace in read(log):
+        if redirect in (None, trace.number):
+            print(*([""] if found else []), *lines_of(trace), sep="\n")
+            found = True
+    if not found:
+        which = "no redirect" if redirect is None else f"no redirect {redirect}"
+        raise LocalError(f"{log}: there is {which} in it")
 
 
 def top(

@@ -152,8 +152,8 @@ def _holds(swarms: Swarms, places: Vector, stretch: int) -> Vector:
     records = swarms.records
     held, total = seen(records.held)[places], seen(records.total)[places]
     told = seen(records.summary)[places] >> (stretch - 1) & 1 == 1
-    complete: Vector = (total > 0) & (held >= total)
-    return complete | told
+    holds: Vector = told | ((total > 0) & (held >= total))
+    return holds
 
 
 def in_words(candidates: Candidates, names: Sequence[str]) -> list[PeerSeen]:

@@ -2,7 +2,7 @@
 
 A row is a number; what is known of it stands at that number in several typed columns. A column
 is an `array`: one element is read in 30 ns, and numpy sees the same memory when all of them are
-wanted (`seen`). Columns grow by a sixteenth at their end, where the C library moves pages instead
+wanted (`seen`). Columns grow by a few percent at their end, where the C library moves pages instead
 of copying bytes, so a tracker that grows never stands still for it. Row 0 means "none".
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 NONE = 0
 FEWEST_NEW_ROWS = 64
-GROWTH = 16  # a column grows by this part of itself
+GROWTH = 32  # a column grows by this part of itself
 ROWS_PER_CHAIN = 2
 FIRST_CHAINS = 16  # a power of two
 

@@ -22,6 +22,7 @@ TICKS = 8  # to a second
 KINDS = (None, Kind.PC, Kind.STB, Kind.MOBILE, Kind.EDGE)
 KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS) if kind is not None}
 GONE = 0x80
+ROWS_A_LOOK = 1 << 16
 NEVER = (1 << 32) - 1
 _MIX = 0x9E3779B97F4A7C15  # 2^64 by the golden ratio
 _WORD = (1 << 64) - 1
@@ -79,8 +80,8 @@ class Nodes(Rows):
         """`reserved` of many rows."""
         age = np.maximum(0, tick - seen(self._reserved_tick)[rows].astype(np.int64))
         rates = seen(self._reserved_rate)[rows].astype(np.float64)
-        faded: NDArray[Any] = np.exp2(age / (-TICKS * RESERVATION_HALF_LIFE_SECONDS))
-        return rates * faded
+        left: NDArray[Any] = rates * np.exp2(age / (-TICKS * RESERVATION_HALF_LIFE_SECONDS))
+        return left
 
     def reserve(self, row: int, rate: float, tick: int) -> None:
         """Notes that a viewer was sent here and may take `rate` bytes per second."""
@@ -105,6 +106,7 @@ class Records(Rows):
         columns: list[array[Any]] = [self.node, self.swarm, self.held, self.total, self.summary]
         columns += [self.expires, self.place, self.after, self.before, self.spare]
         super().__init__(columns, [1] * len(columns))
+        self._hand = 1  # the row that `due` looks at next
         self.index = Index(self, lambda row: _mixed(self.node[row], self.swarm[row]))
 
     def find(self, node: int, swarm: int) -> int:
@@ -143,10 +145,21 @@ class Records(Rows):
         self.expires[row] = NEVER
         self.give_back(row)
 
-    def due(self, tick: int) -> NDArray[Any]:
-        """The rows that are to be forgotten by now. A million rows are looked through in 0.3 ms,
-        so there is no list of them to keep in order."""
-        return np.flatnonzero(seen(self.expires)[1 : self.used] <= tick) + 1
+    def due(self, tick: int, most: int) -> list[int]:
+        """Up to `most` rows that are to be forgotten by now. The wheel is the column itself: a hand
+        goes over it, a million rows in 0.3 ms, and rests where it found enough."""
+        found: list[int] = []
+        unseen = self.used - 1
+        while unseen and len(found) < most:
+            start = self._hand if self._hand < self.used else 1
+            self._hand = min(self.used, start + min(ROWS_A_LOOK, unseen))
+            unseen -= self._hand - start
+            due = np.flatnonzero(seen(self.expires)[start : self._hand] <= tick)
+            if len(due) > most - len(found):
+                due = due[: most - len(found)]
+                self._hand = start + int(due[-1]) + 1
+            found += (due + start).tolist()
+        return found
 
 
 def _mixed(node: int, swarm: int) -> int:

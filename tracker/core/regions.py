@@ -71,7 +71,7 @@ def parse(text: str) -> RegionTable:
 def _csv(text: str) -> Iterator[Placed]:
     for number, line in enumerate(text.splitlines(), 1):
         line = line.partition("#")[0].strip()
-        if not line or (number == 1 and line.replace(" ", "") == "prefix,region"):
+        if not line or line.replace(" ", "") == "prefix,region":
             continue
         where = f"line {number}"
         prefix, comma, region = line.partition(",")

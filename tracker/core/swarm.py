@@ -19,7 +19,7 @@ from shared.core.messages import Announce, Event
 from tracker.core.records import GONE, KIND_NUMBERS, KINDS, TICKS, Nodes, Records
 
 EXPIRY_INTERVALS = 2.5  # one lost announce is forgiven, two are not
-CLEARED_AT_ONCE = 1000  # records; a tracker that clears more at a time would keep others waiting
+CLEARED_AT_ONCE = 500  # records; a tracker that clears more at a time would keep others waiting
 MAX_REGIONS = 4096  # names; nodes may say anything, so what is said after that many is "elsewhere"
 ELSEWHERE = 0
 FAR_REGIONS = 8  # looked at, at most, when the viewer's own has too few
@@ -145,11 +145,11 @@ class Swarms:
             self._drop(record)
 
     def expire(self, now: float) -> bool:
-        """Drops some of the records that fell silent; whether there are more."""
-        due = self.records.due(self.tick(now))
-        for record in due[:CLEARED_AT_ONCE].tolist():
+        """Drops some of the records that fell silent; whether there may be more."""
+        due = self.records.due(self.tick(now), CLEARED_AT_ONCE)
+        for record in due:
             self._drop(record)
-        return len(due) > CLEARED_AT_ONCE
+        return len(due) == CLEARED_AT_ONCE
 
     def move(self, node: NodeId, region: str) -> None:
         """The node turned out to be in another region."""
