@@ -6,9 +6,12 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.report import Report, machine
-from benchmarks.tracker import slabs
+from benchmarks.tracker import simulation, slabs
 
-SCENARIOS: dict[str, Callable[[Report, bool], None]] = {"slabs": slabs.measure}
+SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
+    "slabs": slabs.measure,
+    "simulation": simulation.measure,
+}
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from shared.core.messages import Why
 
 EDGES_WANTED = 2
 FAIR_SHARE = 1.25  # times the mean load; 1.25 costs few cache hits and bounds the worst edge
-SPREAD = 10.0  # edges of equal size that would share a title with all of the demand, times their number
+SPREAD = 14.0  # a title with 1/14 of the demand is shared by all edges: less, and a crowd is not spread
+# in time; more, and caches hold the same things (`python -m benchmarks.tracker --only simulation`)
 
 
 class EdgeSeen(msgspec.Struct, frozen=True):
@@ -44,9 +45,9 @@ class EdgeSeen(msgspec.Struct, frozen=True):
         return self.load_rate / self.capacity_rate
 
 
-def replicas(share: float, edges: int) -> int:
+def replicas(share: float, edges: int, spread: float = SPREAD) -> int:
     """How many edges share a title that has `share` (0 to 1) of the demand."""
-    return max(1, min(edges, 1 + int(SPREAD * share * edges)))
+    return max(1, min(edges, 1 + int(spread * share * edges)))
 
 
 def pool_of(seen: Sequence[EdgeSeen]) -> list[int]:

@@ -16,7 +16,7 @@ from shared.core.ids import InfoHash
 
 HEAT_SECONDS = 3 * 3600.0  # an evening's demand is forgotten by the next; a night does not clear the disks
 SURGE_SECONDS = 60.0  # a crowd is noticed within a minute
-FEW_ASKS = 50.0  # this many say nothing yet about shares
+FEW_ASKS = 20.0  # this many say nothing yet about shares
 COLD = 0.01  # a counter below is not worth its memory
 SWEPT_AT = 1024  # counters, before the cold ones are looked for the first time
 

@@ -22,6 +22,7 @@ from tracker.core.edges import Edges, EdgeState
 from tracker.core.heat import Heat
 
 HYSTERESIS = 1.3
+PLACED_SPREAD = 3.0  # copies of what is hot cost others their place; the rest of its set fetches on demand
 FILLED_PART = 0.9  # of an edge's room; the rest is for what it fetches on demand
 LEAST_HEAT = 2.0  # one viewer alone is no demand
 ROUND_SECONDS = 60.0
@@ -195,7 +196,7 @@ class Placement:
             return
         able = [edge.node for edge in self._edges.order(infohash) if edge.node in shelves]
         share = heat / (heat + self._heat.total(now))
-        for node in able[: replicas(share, len(able))]:
+        for node in able[: replicas(share, len(able), PLACED_SPREAD)]:
             shelves[node].wanted.append((heat / length, infohash))
 
     def _fill(self, edge: EdgeState, shelf: _Shelf, now: float) -> Iterator[Order | Hint]:
