@@ -42,6 +42,10 @@ class Overview(msgspec.Struct, frozen=True):
     down_rate: int
     stalls: int
     offload: float  # share of delivered bytes that came from peers, 0 to 1
+    records: int  # parts of nodes in swarms
+    record_bytes: int  # what they occupy
+    region_prefixes: int  # in the region table
+    orders: int  # to edges, to hold titles
 
 
 class ShareView(msgspec.Struct, frozen=True):
@@ -184,6 +188,10 @@ def overview(core: Tracker, address: Address, software: str, started_at: float, 
         down_rate=sums.down_rate,
         stalls=sums.stalls,
         offload=sums.offload,
+        records=counts.records,
+        record_bytes=counts.record_bytes,
+        region_prefixes=counts.prefixes,
+        orders=counts.placement.orders,
     )
 
 

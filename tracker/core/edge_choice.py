@@ -89,8 +89,7 @@ def pick(
 def _second(seen: Sequence[EdgeSeen], first: int, other: int | None) -> int | None:
     able = [n for n, edge in enumerate(seen) if edge.is_able]
     others = [n for n in ([] if other is None else [other]) + pool_of(seen) + able if n != first]
-    if not seen[first].holds:
-        others = [n for n in others if seen[n].holds] or others
+    others = [n for n in others if seen[n].holds] or others
     return others[0] if others else None
 
 
