@@ -215,11 +215,11 @@ async def test_a_planned_title_is_ordered_ahead_acknowledged_and_seen_in_the_api
     assert (place.infohash, place.before) == (FILM, int(NOW + 5000))
     assert [source.node for source in place.sources] == [node("origin")]
     ask(core, Placed(place.order, PlaceStage.FETCHING, 500, Reason.NONE), node("edge"))
+    (warm,) = placement(core, NOW + 130).heat
+    assert (warm.planned_heat, warm.planned_release_at, warm.edges) == (1000.0, NOW + 5000, 1)
     seen = await get(core, "/api/v1/placement")
     (order,) = seen["latest"]
     assert (order["stage"], order["permille"], order["before_at"]) == ("fetching", 500, NOW + 5000)
-    (warm,) = placement(core, NOW + 130).heat
-    assert (warm.planned_heat, warm.planned_release_at, warm.edges) == (1000.0, NOW + 5000, 1)
     assert {edge["node"] for edge in seen["edges"]} == {node("origin").hex(), node("edge").hex()}
 
 
