@@ -7,17 +7,32 @@ from random import Random
 
 import msgspec
 import pytest
+from pytest import RaisesExc, RaisesGroup
 
+from shared import clock
 from shared.core.errors import LocalError
 from shared.core.ids import Kind
-from shared.core.messages import Load, Locate
-from tests.tracker_parts import KEY, NOW, announce, ask, entry, infohash, join, node, orders
+from shared.core.messages import (
+    Announce,
+    Browse,
+    Catalogue,
+    Event,
+    Load,
+    Locate,
+    Redirect,
+    Registered,
+    Why,
+)  # fmt: skip
+from shared.identity import Identity
+from tests.tracker_client import client_of, config_of, film_of, tracker_of
+from tests.tracker_parts import KEY, NOW, announce, ask, entry, infohash, join, node, orders, register
 from tracker import redirect_log
 from tracker.commands import explain as explain_command
 from tracker.core.explain import explain
 from tracker.core.redirect import Answer, Trace, replay
 from tracker.core.tracker import LogRedirect, Tracker, TrackerSettings
 from tracker.redirect_log import RedirectLog
+from tracker.server import serve
 
 EDGES = frozenset(node(f"edge {number}") for number in range(4))
 SWARM = infohash("film")
@@ -123,3 +138,34 @@ def test_absurd_numbers_in_a_log_are_refused(tmp_path: Path) -> None:
         path.write_bytes(msgspec.json.encode(msgspec.structs.replace(trace, **wrong)))
         with pytest.raises(LocalError, match="out of range"):
             list(redirect_log.read(path))
+
+
+async def test_a_running_tracker_logs_and_believes_its_region_table(tmp_path: Path) -> None:
+    regions = tmp_path / "regions.csv"
+    regions.write_text("127.0.0.0/8,cellar\n")
+    log = tmp_path / "redirects.jsonl"
+    identity = Identity.generate()
+    config = config_of(tmp_path / "data", open_to_edges=True, regions=regions, redirect_log=log)
+    async with (
+        tracker_of(config) as ready,
+        client_of(ready.address, Kind.EDGE, identity) as edge,
+        client_of(ready.address) as viewer,
+    ):
+        await edge.ask(register(1, film_of(identity)), Registered)
+        await edge.say(Load(10_000_000, 1_000_000, 0, 0, int(clock.now() * 1000)))
+        await edge.say(Announce(SWARM, Event.STARTED, 10, 10, 7))
+        await edge.ask(Browse(2), Catalogue)
+        (source,) = (await viewer.ask(Locate(3, SWARM), Redirect)).sources
+        assert source.region == "cellar"
+    (trace,) = redirect_log.read(log)  # what waited was written at the end
+    assert (trace.viewer, trace.region) == (viewer.id.hex(), "cellar")
+    assert trace.chosen == [(edge.id.hex(), Why.EDGE_FIRST)]
+    assert list(explain(trace))[-1].endswith("the same answer")
+
+
+async def test_a_region_table_with_an_error_stops_the_start_with_its_line(tmp_path: Path) -> None:
+    regions = tmp_path / "regions.csv"
+    regions.write_text("127.0.0.0/8,cellar\nrubbish\n")
+    error = RaisesExc(LocalError, match=rf"^tracker\.regions: {regions}: line 2: rubbish is not")
+    with RaisesGroup(error, flatten_subgroups=True, allow_unwrapped=True):
+        await serve(config_of(tmp_path / "data", regions=regions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,6 +114,8 @@ def _run(chosen: TrackerConfig) -> None:
     async def serve_and_say() -> None:
         async with trio.open_nursery() as nursery:
             print(await nursery.start(serve, chosen), flush=True)
+            gc.collect()
+            gc.freeze()  # the catalogue stays: later collections need not look through it
 
     configure_logging(chosen.log_level)
     run_daemon(serve_and_say)

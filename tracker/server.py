@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,7 +54,6 @@ async def serve(
         identity = await trio.to_thread.run_sync(load_identity, config)
         async with open_store(config.data / "tracker.db") as store:
             core = Tracker(identity.private_key, _settings(config), await store.entries(), _dice())
-            gc.freeze()  # the catalogue stays: garbage collections need not look through it
             await _serve(config, identity, core, Ledger(core, store), task_status)
 
 
@@ -84,17 +82,20 @@ async def _serve(
 async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[RedirectLog | None]:
     """Follows the region table's file, and writes the log of redirects. Raises LocalError."""
     log = None if config.redirect_log is None else RedirectLog(config.redirect_log)
-    async with trio.open_nursery() as nursery:
-        if config.regions is not None:
-            core.use_regions(await trio.to_thread.run_sync(load_regions, config.regions))
-            nursery.start_soon(region_file.watch, config.regions, core.use_regions)
+    if config.regions is not None:
+        core.use_regions(await trio.to_thread.run_sync(load_regions, config.regions))
+    try:
+        async with trio.open_nursery() as nursery:
+            if config.regions is not None:
+                nursery.start_soon(region_file.watch, config.regions, core.use_regions)
+            if log is not None:
+                nursery.start_soon(log.run)
+            yield log
+            nursery.cancel_scope.cancel()
+    finally:
         if log is not None:
-            nursery.start_soon(log.run)
-        yield log
-        nursery.cancel_scope.cancel()
-    if log is not None:
-        with trio.CancelScope(shield=True):
-            await log.flush()
+            with trio.CancelScope(shield=True):
+                await log.flush()
 
 
 def _act(ledger: Ledger, log: RedirectLog | None, action: TrackerAction) -> None:
