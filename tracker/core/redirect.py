@@ -19,7 +19,7 @@ import msgspec
 
 from shared.core import spare
 from shared.core.dice import Dice
-from shared.core.ids import InfoHash, Kind, NodeId
+from shared.core.ids import NODE_ID_BYTES, InfoHash, Kind, NodeId
 from shared.core.messages import Why
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
@@ -161,7 +161,7 @@ def choose(field: Field, question: Question, rng: Dice, now: float) -> Answer:
     order, connections = peers.rank(found, wanted, question.count)
     for place in order[:connections]:
         swarms.nodes.reserve(int(found.rows[place]), wanted / connections, tick)
-    choices = [Choice(NodeId(found.ids[n].tobytes()), int(found.spare[n]), WHYS[found.why[n]]) for n in order]
+    choices = _choices(found, order)
     replicas = edge_choice.replicas(question.share, len(field.edges.states))
     fair_use = FAIR_SHARE * field.edges.mean_use(viewer.region, now)
     edges, states = _edges_seen(field, question, swarm, replicas, fair_use, now)
@@ -174,6 +174,14 @@ def choose(field: Field, question: Question, rng: Dice, now: float) -> Answer:
     first = picked[0][0]
     field.edges.promise(states[first], wanted)
     return Answer(tuple(choices), connections, weighed, None if edges[first].holds else states[first].node)
+
+
+def _choices(found: Candidates, order: list[int]) -> list[Choice]:
+    ids, levels, whys = found.ids.tobytes(), found.spare.tolist(), found.why.tolist()
+    return [
+        Choice(NodeId(ids[n * NODE_ID_BYTES : (n + 1) * NODE_ID_BYTES]), levels[n], WHYS[whys[n]])
+        for n in order
+    ]
 
 
 def replay(trace: Trace) -> tuple[list[tuple[str, Why]], int]:
