@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
-from shared.core.messages import Evict, Load, Locate, Place, Placed, PlaceStage
+from shared.core.messages import Evict, Load, Locate, Place, Placed, PlaceStage, Redirect
 from tests.test_portal import get
 from tests.tracker_parts import NOW, announce, ask, entry, infohash, join, node, orders, tracker
 from tracker.core.edges import Edges
@@ -233,6 +233,18 @@ def test_a_title_whose_edge_drains_is_fetched_by_the_edge_that_was_chosen() -> N
     assert (place.before, [source.node for source in place.sources]) == (0, [node("origin")])
     join(core, "other")
     assert said(ask(core, Locate(1, FILM), node("other")), Place) == []  # it is on its way
+
+
+def test_nobody_is_sent_to_an_edge_that_declined_to_fetch() -> None:
+    core = core_with_edges()
+    ask(core, Load(10_000_000, 0, 0, 0, int(NOW * 1000), draining=1), node("origin"))
+    join(core, "viewer", Kind.MOBILE)
+    (place,) = said(ask(core, Locate(1, FILM), node("viewer")), Place)
+    assert isinstance(place, Place)
+    ask(core, Placed(place.order, PlaceStage.DECLINED, 0, Reason.NO_SPACE), node("edge"))
+    (answer,) = said(ask(core, Locate(2, FILM), node("viewer")), Redirect)
+    assert isinstance(answer, Redirect)
+    assert answer.sources == ()
 
 
 def test_an_answer_to_no_order_costs_the_connection() -> None:

@@ -20,7 +20,7 @@ ASSUMED_CAPACITY_RATE = 125_000_000.0  # of an edge that says nothing of its lin
 SILENT_REPORTS = 3  # load reports missed before an edge is passed over
 MAX_CLOCK_SKEW_SECONDS = TICKET_SECONDS - CLOCK_SKEW_SECONDS  # from here on it would refuse every ticket
 TWINS_SECONDS = 60.0  # within so long an address that comes back is not one machine moving about
-MOVES_KEPT = 1000
+REMEMBERED = 1000  # entries of each small memory: it is emptied when there are more
 SUMMED_SECONDS = 0.25  # as long the sums over all edges are good, but for our own promises
 ORDERS_KEPT = 20_000  # titles whose order is remembered
 
@@ -74,6 +74,7 @@ class Edges:
         self.states: dict[NodeId, EdgeState] = {}
         self._orders: dict[tuple[InfoHash, str | None], tuple[EdgeState, ...]] = {}
         self._sums: dict[str | None, _Sum] = {}
+        self._declined: dict[tuple[NodeId, InfoHash], float] = {}
         self._before: dict[NodeId, tuple[HostPort, float]] = {}  # where edges were before, and until when
 
     def joined(self, node: NodeId, region: str, at: HostPort, now: float) -> str:
@@ -81,7 +82,7 @@ class Edges:
         before = self.states.get(node)
         if before is not None and before.at.host != at.host:
             old, until = self._before.get(node, (before.at, float("-inf")))
-            if len(self._before) >= MOVES_KEPT:
+            if len(self._before) >= REMEMBERED:
                 self._before.clear()
             self._before[node] = (before.at, now)
             if old.host == at.host and now - until < TWINS_SECONDS:
@@ -121,6 +122,16 @@ class Edges:
         if state is not None and state.reported_at is None:
             state.load_rate, state.promised_rate = rate, 0.0
 
+    def decline(self, node: NodeId, infohash: InfoHash, until: float) -> None:
+        """An edge will not fetch this title: nobody is sent there for it until then, unless it holds it."""
+        if len(self._declined) >= REMEMBERED:
+            self._declined.clear()
+        self._declined[node, infohash] = until
+
+    def fetches(self, state: EdgeState, infohash: InfoHash, now: float) -> bool:
+        """Whether an edge would fetch this title if it were told to."""
+        return state.takes_orders and now >= self._declined.get((state.node, infohash), 0.0)
+
     def trouble(self, state: EdgeState, now: float) -> str:
         """Why nobody new is sent to this edge; empty if all is well."""
         return state.trouble(now, self._report_seconds)
@@ -158,7 +169,7 @@ class Edges:
     def _sum(self, region: str | None, now: float) -> _Sum:
         sums = self._sums.get(region)
         if sums is None or now - sums.at > SUMMED_SECONDS:
-            if len(self._sums) >= MOVES_KEPT:  # viewers name regions, too
+            if len(self._sums) >= REMEMBERED:  # viewers name regions, too
                 self._sums.clear()
             able = [
                 edge

@@ -133,6 +133,8 @@ class Placement:
         if order.stage is not message.stage:
             self._held += message.stage is PlaceStage.HELD
             self._declined += message.stage is PlaceStage.DECLINED
+        if message.stage is PlaceStage.DECLINED:
+            self._edges.decline(edge, order.infohash, now + DECLINED_SECONDS)
         order.stage, order.permille, order.reason = message.stage, message.permille, message.reason
         order.heard_at = now
         return True

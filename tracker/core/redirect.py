@@ -215,7 +215,7 @@ def _edges_seen(
                 state.capacity_rate,
                 state.expected_rate,
                 state.node in holding,
-                state.takes_orders and somewhere,
+                somewhere and field.edges.fetches(state, question.infohash, now),
                 field.edges.trouble(state, now),
             )
         )
