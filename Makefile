@@ -14,11 +14,11 @@ LOCK := ../$(BIN)/uv pip compile --no-config --quiet --universal --python-versio
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test check lint fuzz lab bench-data lock clean
+.PHONY: help env dev demo test check lint fuzz lab bench-data bench-tracker lock clean
 .NOTPARALLEL:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: env ## publish a film and watch it in four viewers (ARGS=--keep leaves it running)
 	@$(BIN)/penstock demo $(ARGS)
@@ -46,6 +46,9 @@ lab: dev ## hosts behind real lines, measured from outside (ARGS="--only NAME", 
 
 bench-data: dev ## measure the data plane beside others (ARGS=--quick: two minutes)
 	@$(BIN)/python -m benchmarks.data $(ARGS)
+
+bench-tracker: dev ## measure the tracker: records, choices, and whether they are good (ARGS="--only NAME")
+	@$(BIN)/python -m benchmarks.tracker $(ARGS)
 
 env: $(RUN_STAMP) ## make .venv with what the programs need
 

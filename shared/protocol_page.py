@@ -18,7 +18,7 @@ from shared.core.errors import Reason
 from shared.core.ids import Kind
 
 RECORDS = (messages.Rendition, messages.Entry, messages.Source, messages.Share)
-WORDS = (ids.Kind, ids.Mode, messages.Event, messages.Why, messages.Stage)
+WORDS = (ids.Kind, ids.Mode, messages.Event, messages.Why, messages.Stage, messages.PlaceStage)
 
 _HEAD = """\
 # Protocol

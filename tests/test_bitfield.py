@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.bitfield import Bitfield
+from shared.core.bitfield import STRETCHES, Bitfield
 from shared.core.errors import ProtocolError, Reason
 
 TOTALS = st.integers(0, 70)
@@ -113,3 +113,17 @@ def test_a_piece_beyond_the_total_is_refused_from_the_start() -> None:
 def test_nothing_of_nothing_is_complete() -> None:
     """An empty file has no pieces, and whoever has its manifest has all of it."""
     assert Bitfield(0).complete
+
+
+@given(st.integers(0, 200), st.data())
+def test_a_summary_says_which_stretches_are_whole(total: int, data: st.DataObject) -> None:
+    """Bit n is set if and only if every piece that overlaps the n-th 32nd is held; all or nothing is 0."""
+    pieces = data.draw(st.sets(st.integers(0, total - 1))) if total else set()
+    field = Bitfield(total, pieces)
+    expected = 0
+    for n in range(STRETCHES):
+        inside = [
+            p for p in range(total) if p * STRETCHES < (n + 1) * total and (p + 1) * STRETCHES > n * total
+        ]
+        expected |= (set(inside) <= pieces) << n
+    assert field.summary() == (0 if len(pieces) in (0, total) else expected)

@@ -235,7 +235,7 @@ def test_a_shared_peer_serves_what_it_holds_and_says_what_it_can_spare() -> None
     core = peer()
     core.hold(FILM, frozenset({0}), NOW)
     (announce,) = [m for m in sent(core, NOW) if isinstance(m, Announce)]
-    assert announce == Announce(SWARM, Event.STARTED, 1, TOTAL, 4)
+    assert announce == Announce(SWARM, Event.STARTED, 1, TOTAL, 4, 0b1111)
     core.receive(Join(1, SWARM, TICKET), ANN, NOW)
     assert [type(a.message) for a in orders(core) if isinstance(a, Send)] == [Have]
     assert ask_it(core, 1) == [Serve(1)]

@@ -257,7 +257,7 @@ def test_first_piece_and_completion_are_announced_at_once_and_all_else_at_the_in
     for piece in range(1, TOTAL - 1):
         core.gained(SWARM, piece, NOW + 2)
     assert announces(core, NOW + 60.9) == []
-    assert announces(core, NOW + 61) == [Announce(SWARM, Event.UPDATE, TOTAL - 1, TOTAL, 7)]
+    assert announces(core, NOW + 61) == [Announce(SWARM, Event.UPDATE, TOTAL - 1, TOTAL, 7, 0x7FFFFFFF)]
     core.gained(SWARM, TOTAL - 1, NOW + 62)
     assert announces(core, NOW + 62) == [Announce(SWARM, Event.COMPLETED, TOTAL, TOTAL, 7)]
     assert announces(core, NOW + 122) == [Announce(SWARM, Event.UPDATE, TOTAL, TOTAL, 7)]

@@ -42,6 +42,10 @@ ORDER = {
     "Upload": ("c", "e"),
     "UploadState": ("e", "c"),
     "Refusal": ("tepsmc", "tepsmc"),
+    "Load": ("e", "t"),
+    "Place": ("t", "e"),
+    "Placed": ("e", "t"),
+    "Evict": ("t", "e"),
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.core import tickets
 from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason, Refused
-from shared.core.ids import Kind, Mode, NodeId
+from shared.core.ids import InfoHash, Kind, Mode, NodeId
 from shared.core.messages import (
     Browse,
     Catalogue,
@@ -41,7 +41,8 @@ from tests.tracker_parts import (
     title_id,
     tracker,
 )
-from tracker.core.swarm import EXPIRY_INTERVALS, BucketKey, Swarms
+from tracker.core.records import KIND_NUMBERS
+from tracker.core.swarm import CLEARED_AT_ONCE, EXPIRY_INTERVALS, Swarms
 from tracker.core.tracker import StoreNode, StoreTitle, Tracker, TrackerAction
 
 EDGE = node("edge")
@@ -116,6 +117,10 @@ def test_more_pieces_than_there_are_cost_the_connection() -> None:
     assert action.reason is Reason.MALFORMED
 
 
+def members(core: Tracker) -> set[NodeId]:
+    return {holder.node for holder in core.swarms.members(core.swarms.swarms[SWARM])}
+
+
 def test_a_silent_holder_expires_and_one_that_announces_stays() -> None:
     core = tracker(FILM)
     for name in ("silent", "heard"):
@@ -124,9 +129,9 @@ def test_a_silent_holder_expires_and_one_that_announces_stays() -> None:
     later = NOW + 60 * EXPIRY_INTERVALS
     ask(core, announce(SWARM), node("heard"), now=later - 1)
     core.handle_timer(later - 0.5)
-    assert set(core.swarms.swarms[SWARM].holders) == {node("silent"), node("heard")}
+    assert members(core) == {node("silent"), node("heard")}
     core.handle_timer(later + 1)
-    assert set(core.swarms.swarms[SWARM].holders) == {node("heard")}
+    assert members(core) == {node("heard")}
     assert core.get_timer() > later
 
 
@@ -140,9 +145,10 @@ def test_stopped_takes_the_holder_out() -> None:
 
 REGIONS = ("", "north", "south")
 KINDS = (Kind.PC, Kind.STB, Kind.EDGE)
+Said = dict[tuple[NodeId, InfoHash], tuple[int, int, float]]  # held, class of spare, until
 steps = st.lists(
     st.tuples(
-        st.sampled_from(("announce", "stop", "forget", "expire")),
+        st.sampled_from(("announce", "stop", "forget", "expire", "move")),
         st.integers(0, 5),  # node
         st.integers(0, 2),  # swarm
         st.integers(0, 3),  # held of 3
@@ -155,56 +161,84 @@ steps = st.lists(
 
 @given(steps)
 def test_buckets_hold_exactly_who_can_serve(script: list[tuple[str, int, int, int, int, float]]) -> None:
-    """A holder is in exactly one bucket, its own, if and only if it has pieces and upload to give."""
+    """The tables say what a plain dictionary of everything said would say, and every record is in
+    exactly one bucket: its own if it has pieces and upload to give, one of class 0 if not."""
     swarms = Swarms(60.0)
+    said: Said = {}
+    regions = {node(who): REGIONS[who % 3] for who in range(6)}
     now = NOW
     for act, who, which, held, spare, seconds in script:
         now += seconds
+        name, swarm = node(who), infohash(which)
         if act == "announce":
-            event = Event.UPDATE
-            swarms.announce(
-                announce(infohash(which), held, 3, spare, event),
-                node(who),
-                KINDS[who % 3],
-                REGIONS[who % 3],
-                now,
-            )
+            swarms.announce(announce(swarm, held, 3, spare), name, KINDS[who % 3], regions[name], now)
+            said[name, swarm] = (held, spare, now + 60 * EXPIRY_INTERVALS)
         elif act == "stop":
-            swarms.remove(infohash(which), node(who))
+            swarms.remove(swarm, name)
+            said.pop((name, swarm), None)
         elif act == "forget":
-            swarms.forget(node(who))
+            swarms.forget(name)
+            said = {key: value for key, value in said.items() if key[0] != name}
+        elif act == "move":
+            regions[name] = REGIONS[which]
+            swarms.move(name, regions[name])
         else:
-            swarms.expire(now)
-            assert all(h.expires_at > now for s in swarms.swarms.values() for h in s.holders.values())
-        check_buckets(swarms)
+            assert not swarms.expire(now)
+            assert all(until < now for key, (_, _, until) in said.items() if not swarms.has(key[1], key[0]))
+            said = {key: value for key, value in said.items() if swarms.has(key[1], key[0])}
+            assert all(until > now - 0.25 for _, _, until in said.values())
+        check_swarms(swarms, said, regions)
 
 
-def check_buckets(swarms: Swarms) -> None:
-    for name, swarm in swarms.swarms.items():
-        assert swarm.holders, "an empty swarm is forgotten"
-        placed = [holder for bucket in swarm.buckets.values() for holder in bucket]
-        able = [holder for holder in swarm.holders.values() if holder.held and holder.spare]
-        assert sorted(h.node for h in placed) == sorted(h.node for h in able)
+def check_swarms(swarms: Swarms, said: Said, regions: dict[NodeId, str]) -> None:
+    assert set(swarms.swarms) == {swarm for _, swarm in said}, "an empty swarm is forgotten"
+    assert swarms.records.count == len(said)
+    assert swarms.nodes.count == len({name for name, _ in said}), "who is in no swarm leaves no trace"
+    for (name, infohash_), (held, spare, _) in said.items():
+        holder = swarms.find(infohash_, name)
+        assert holder is not None
+        assert (holder.node, holder.held, holder.region) == (name, held, regions[name])
+        assert holder.spare == (spare if held else 0)
+        assert (infohash_, holder) in swarms.of_node(name)
+    for swarm in swarms.swarms.values():
+        placed = [record for bucket in swarm.buckets.values() for record in bucket]
+        assert len(placed) == len(set(placed)) == swarm.count
+        assert swarm.seeders == sum(holder.complete for holder in swarms.members(swarm))
+        assert len(swarm.edges) == swarm.count - swarm.viewers
         for key, bucket in swarm.buckets.items():
             assert bucket, "an empty bucket is forgotten"
-            for place, holder in enumerate(bucket):
-                assert (holder.region, holder.kind, holder.spare) == key
-                assert holder.place == place
-        assert all((name, holder) in swarms.of_node(id_) for id_, holder in swarm.holders.items())
+            for place, record in enumerate(bucket):
+                assert swarms.records.place[record] == place
+                assert swarms.records.spare[record] == key & 15
 
 
 @given(st.integers(0, 40), st.integers(0, 50), st.integers(0, 1 << 32))
-def test_a_draw_stays_in_its_bucket(size: int, wanted: int, seed: int) -> None:
-    """A draw gives min(wanted, size) different members of the bucket asked for, and no others."""
+def test_a_window_stays_in_its_bucket(size: int, wanted: int, seed: int) -> None:
+    """A window gives min(wanted, size) different members of the bucket asked for, and no others."""
     swarms = Swarms(60.0)
+    swarms.announce(announce(SWARM, spare=2), node("other"), Kind.PC, "north", NOW)
     for who in range(size):
         swarms.announce(announce(SWARM, spare=3), node(who), Kind.PC, "north", NOW)
     for who in range(size, size + 5):
         swarms.announce(announce(SWARM, spare=3), node(who), Kind.PC, "south", NOW)
-    key: BucketKey = ("north", Kind.PC, 3)
-    drawn = [h.node for h in swarms.swarms[SWARM].draw(key, wanted, Random(seed))]
+    north = swarms.region_number("north")
+    window = swarms.swarms[SWARM].window(north, KIND_NUMBERS[Kind.PC], 3, wanted, Random(seed))
+    drawn = [swarms.holder(record).node for record in window]
     assert len(set(drawn)) == len(drawn) == min(wanted, size)
     assert set(drawn) <= {node(who) for who in range(size)}
+
+
+def test_who_leaves_many_swarms_is_in_none_at_once_and_is_cleared_away_bit_by_bit() -> None:
+    swarms = Swarms(60.0)
+    for number in range(2 * CLEARED_AT_ONCE + 1):
+        swarms.announce(announce(infohash(number)), node("edge"), Kind.EDGE, "", NOW)
+    swarms.forget(node("edge"))
+    assert swarms.count_of(node("edge")) == 0
+    assert not any(swarms.edges_with(swarm) for swarm in swarms.swarms.values())
+    swarms.announce(announce(infohash(0)), node("edge"), Kind.EDGE, "", NOW)
+    assert swarms.edges_with(swarms.swarms[infohash(0)]) == {node("edge")}
+    assert [swarms.expire(NOW) for _ in range(3)] == [True, True, False]
+    assert (swarms.records.count, swarms.nodes.count, len(swarms.swarms)) == (1, 1, 1)
 
 
 # -- titles -----------------------------------------------------------------------------------

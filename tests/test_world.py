@@ -177,8 +177,9 @@ def test_a_tracker_that_restarts_empty_knows_the_swarm_within_an_announce_interv
     world.start_tracker()
     assert world.tracker.core.statistics().swarms == 0
     world.run(60)
-    holders = world.tracker.core.swarms.swarms[world.infohash].holders
-    assert set(holders) == {world.edge.node, *(v.host.node for v in viewers)}
+    swarms = world.tracker.core.swarms
+    holders = {holder.node for holder in swarms.members(swarms.swarms[world.infohash])}
+    assert holders == {world.edge.node, *(v.host.node for v in viewers)}
     world.run(20)
     assert_all_saw_it(viewers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,10 @@ Flag = Parameter(negative=(), show_default=False)
 
 def register(app: App) -> None:
     """Adds the tracker's commands."""
-    app.command(tracker)
+    command = App(name="tracker")
+    command.default(tracker)
+    command.command(explain)
+    app.command(command)
     app.command(top)
 
 
@@ -46,6 +50,26 @@ def tracker(
         _print_address(chosen)
     else:
         _run(chosen)
+
+
+def explain(
+    log: Annotated[Path, Parameter(help="A log that the setting `redirect_log` named.")],
+    *,
+    redirect: Annotated[int | None, Parameter(help="Only this one, by its number.")] = None,
+) -> None:
+    """Say of logged redirects why each source was chosen or passed over."""
+    from shared.core.errors import LocalError
+    from tracker.core.explain import explain as lines_of
+    from tracker.redirect_log import read
+
+    found = False
+    for trace in read(log):
+        if redirect in (None, trace.number):
+            print(*([""] if found else []), *lines_of(trace), sep="\n")
+            found = True
+    if not found:
+        which = "no redirect" if redirect is None else f"no redirect {redirect}"
+        raise LocalError(f"{log}: there is {which} in it")
 
 
 def top(
@@ -90,6 +114,8 @@ def _run(chosen: TrackerConfig) -> None:
     async def serve_and_say() -> None:
         async with trio.open_nursery() as nursery:
             print(await nursery.start(serve, chosen), flush=True)
+            gc.collect()
+            gc.freeze()  # the catalogue stays: later collections need not look through it
 
     configure_logging(chosen.log_level)
     run_daemon(serve_and_say)

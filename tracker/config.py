@@ -66,6 +66,27 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(description="Whether any edge may publish titles here. For a network of your own only."),
     ] = False
 
+    regions: Annotated[
+        Path | None,
+        Meta(
+            description="A file that says which region an address is in: an ALTO network map (RFC 7285) in "
+            "JSON, or lines `prefix,region`. The longest prefix wins, and the table before what nodes say of "
+            "themselves. It is read again when it changes, or on SIGHUP; with an error in it, the old table "
+            "stays in use.",
+            examples=["/etc/penstock/regions.csv"],
+        ),
+    ] = None
+
+    redirect_log: Annotated[
+        Path | None,
+        Meta(
+            description="A file for every redirect and its grounds, one line of JSON each, for `penstock "
+            "tracker explain`. At 64 MiB it is renamed to NAME.1 and begun anew. It says who watched what: "
+            "keep it only while you need it.",
+            examples=["/var/log/penstock/redirects.jsonl"],
+        ),
+    ] = None
+
     announce_seconds: Annotated[
         int,
         Meta(

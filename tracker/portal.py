@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import islice
 
 import msgspec
 from starlette.applications import Starlette
@@ -20,7 +21,8 @@ from shared import clock
 from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_title_id
 from shared.web_guards import LocalOnly
-from tracker import page, views
+from tracker import page, placement_view, views
+from tracker.core.redirect import Trace
 from tracker.core.tracker import Tracker
 
 DEFAULT_LIMIT = 100
@@ -46,6 +48,8 @@ class Portal:
                 Route("/api/v1/overview", self._overview),
                 Route("/api/v1/nodes", self._nodes),
                 Route("/api/v1/swarms", self._swarms),
+                Route("/api/v1/placement", self._placement),
+                Route("/api/v1/redirects", self._redirects),
                 Route("/api/v1/titles", self._titles),
                 Route("/api/v1/titles/{title_id}", self._title),
             ],
@@ -67,6 +71,14 @@ class Portal:
 
     async def _swarms(self, request: Request) -> Response:
         return _json(views.swarm_page(self.core, *_bounds(request)))
+
+    async def _placement(self, request: Request) -> Response:
+        return _json(placement_view.placement(self.core, clock.now()))
+
+    async def _redirects(self, request: Request) -> Response:
+        skip, limit = _bounds(request)
+        latest = islice(reversed(self.core.answers), skip, skip + limit)
+        return _json(RedirectPage(len(self.core.answers), [answer.trace() for answer in latest]))
 
     async def _titles(self, request: Request) -> Response:
         return _json(views.title_page(self.core, self.tracker, *_bounds(request)))
@@ -115,6 +127,13 @@ def _number(request: Request, name: str, default: int, low: int, high: int) -> i
 def _json(view: msgspec.Struct, status: int = 200) -> Response:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response(msgspec.json.encode(view), status, headers, "application/json")
+
+
+class RedirectPage(msgspec.Struct, frozen=True):
+    """The latest redirects with their grounds, newest first, as `penstock tracker explain` reads them."""
+
+    total: int  # that are remembered
+    redirects: list[Trace]
 
 
 class ErrorView(msgspec.Struct, frozen=True):

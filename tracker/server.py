@@ -6,23 +6,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random, SystemRandom
 
 import trio
 
 from shared import __version__, clock, web
 from shared.connection import Stream
-from shared.core.errors import ProtocolError, Reason
+from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_port
 from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.node import Introduction, open_node
 from shared.own_address import reachable
+from tracker import region_file
 from tracker.config import TrackerConfig
-from tracker.core.tracker import Tracker, TrackerSettings
+from tracker.core.regions import RegionTable
+from tracker.core.tracker import LogRedirect, Tracker, TrackerAction, TrackerSettings
 from tracker.ledger import Ledger
 from tracker.portal import Portal
+from tracker.redirect_log import RedirectLog
 from tracker.store import open_store
 
 SOFTWARE = f"penstock {__version__}"
@@ -65,12 +69,49 @@ async def _serve(
     async with open_endpoint(identity, at.host, at.port, setting="tracker.listen") as endpoint:
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
-            open_node(endpoint, core, introduction, ledger.act, _refuse_stream) as node,
+            _side_files(config, core) as log,
+            open_node(endpoint, core, introduction, partial(_act, ledger, log), _refuse_stream) as node,
             ledger.open(node.pump),
             _open_portal(config, core, tracker) as api,
         ):
             task_status.started(Ready(tracker, api))
             await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[RedirectLog | None]:
+    """Follows the region table's file, and writes the log of redirects. Raises LocalError."""
+    log = None if config.redirect_log is None else RedirectLog(config.redirect_log)
+    if config.regions is not None:
+        core.use_regions(await trio.to_thread.run_sync(load_regions, config.regions))
+    try:
+        async with trio.open_nursery() as nursery:
+            if config.regions is not None:
+                nursery.start_soon(region_file.watch, config.regions, core.use_regions)
+            if log is not None:
+                nursery.start_soon(log.run)
+            yield log
+            nursery.cancel_scope.cancel()
+    finally:
+        if log is not None:
+            with trio.CancelScope(shield=True):
+                await log.flush()
+
+
+def _act(ledger: Ledger, log: RedirectLog | None, action: TrackerAction) -> None:
+    if isinstance(action, LogRedirect):
+        if log is not None:
+            log.add(action.answer)
+    else:
+        ledger.act(action)
+
+
+def load_regions(path: Path) -> RegionTable:
+    """The region table at the start. Raises LocalError that names the setting, file and line."""
+    try:
+        return region_file.load(path)
+    except LocalError as error:
+        raise LocalError(f"tracker.regions: {error}") from None
 
 
 def load_identity(config: TrackerConfig) -> Identity:
@@ -91,6 +132,7 @@ def _settings(config: TrackerConfig) -> TrackerSettings:
         report_seconds=config.report_seconds,
         edges=config.edge_ids(),
         open_to_edges=config.open_to_edges,
+        log_redirects=config.redirect_log is not None,
     )
 
 

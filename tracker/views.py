@@ -6,13 +6,12 @@ since 1970, `_rate` bytes per second, `_bytes` bytes since the node's start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import islice
 
 import msgspec
 
 from shared.core.ids import Address, InfoHash
-from shared.core.messages import TERMINALS, Entry, Rendition, Report
+from shared.core.messages import Entry, Rendition, Report
 from tracker.core.nodes import Node
 from tracker.core.swarm import Holder, Swarm
 from tracker.core.tracker import Tracker
@@ -43,6 +42,10 @@ class Overview(msgspec.Struct, frozen=True):
     down_rate: int
     stalls: int
     offload: float  # share of delivered bytes that came from peers, 0 to 1
+    records: int  # parts of nodes in swarms
+    record_bytes: int  # what they occupy
+    region_prefixes: int  # in the region table
+    orders: int  # to edges, to hold titles
 
 
 class ShareView(msgspec.Struct, frozen=True):
@@ -185,6 +188,10 @@ def overview(core: Tracker, address: Address, software: str, started_at: float, 
         down_rate=sums.down_rate,
         stalls=sums.stalls,
         offload=sums.offload,
+        records=counts.records,
+        record_bytes=counts.record_bytes,
+        region_prefixes=counts.prefixes,
+        orders=counts.placement.orders,
     )
 
 
@@ -257,19 +264,17 @@ def _swarm(core: Tracker, infohash: InfoHash, swarm: Swarm) -> SwarmView | None:
     if entry is None:
         return None
     rendition = next(r for r in entry.renditions if r.infohash == infohash)
-    viewers = [holder for holder in swarm.holders.values() if holder.kind in TERMINALS]
-    seeders, leechers = _counts(swarm.holders.values())
     return SwarmView(
         infohash=infohash.hex(),
         title_id=entry.title_id.hex(),
         title=entry.title,
         name=rendition.name,
         length=rendition.length,
-        seeders=seeders,
-        leechers=leechers,
-        viewers=len(viewers),
-        viewers_held=sum(map(_held, viewers)) / len(viewers) if viewers else 0.0,
-        holders=[_holder(holder) for holder in islice(swarm.holders.values(), MAX_HOLDERS)],
+        seeders=swarm.seeders,
+        leechers=swarm.count - swarm.seeders,
+        viewers=swarm.viewers,
+        viewers_held=swarm.viewers_share / swarm.viewers if swarm.viewers else 0.0,
+        holders=[_holder(holder) for holder in islice(core.swarms.members(swarm), MAX_HOLDERS)],
     )
 
 
@@ -286,7 +291,6 @@ def _holder(holder: Holder) -> HolderView:
 
 def _rendition(core: Tracker, rendition: Rendition) -> RenditionView:
     swarm = core.swarms.swarms.get(rendition.infohash, Swarm())
-    seeders, leechers = _counts(swarm.holders.values())
     return RenditionView(
         infohash=rendition.infohash.hex(),
         name=rendition.name,
@@ -296,16 +300,6 @@ def _rendition(core: Tracker, rendition: Rendition) -> RenditionView:
         width=rendition.width,
         height=rendition.height,
         duration_seconds=rendition.duration_ms / 1000,
-        seeders=seeders,
-        leechers=leechers,
+        seeders=swarm.seeders,
+        leechers=swarm.count - swarm.seeders,
     )
-
-
-def _counts(holders: Iterable[Holder]) -> tuple[int, int]:
-    """Seeders and leechers."""
-    complete = [holder.complete for holder in holders]
-    return sum(complete), len(complete) - sum(complete)
-
-
-def _held(holder: Holder) -> float:
-    return min(1.0, holder.held / holder.total) if holder.total else 0.0

@@ -317,7 +317,8 @@ class Peer:
         fetch.located(now)
         request = self.link.new_request()
         self._locates[request] = fetch.infohash
-        self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash)))
+        stretch = fetch.wishes.stretch(now) if fetch.wishes else 0
+        self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash, stretch)))
 
     def _report(self) -> Report:
         statistics = self.statistics()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peer.core.picker import EDGE_WINDOW_SECONDS, PREFETCH_SECONDS
 from peer.core.playhead import Playhead
-from shared.core.bitfield import Bitfield
+from shared.core.bitfield import STRETCHES, Bitfield
 from shared.core.dice import Dice
 from shared.core.manifest import Manifest
 
@@ -49,6 +49,13 @@ class Wishes:
         if self.held.complete:
             return False
         return self.downloading or bool(self._waiting) or self.playhead.active(now)
+
+    def stretch(self, now: float) -> int:
+        """Which of the title's stretches is read now, from 1 on; 0 if nobody reads."""
+        if not self.playhead.active(now):
+            return 0
+        number = 1 + self.playhead.read_offset * STRETCHES // max(1, self.manifest.length)
+        return min(STRETCHES, number)  # the very end is of the last
 
     def wait(self, piece: int, now: float) -> None:
         """A reader waits for a piece."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from shared.core.errors import ProtocolError, Reason
 
+STRETCHES = 32  # of a title, in summaries
+
 
 class Bitfield:
     """A set of piece numbers below `total`, held as one integer: unions and counts are one step."""
@@ -56,6 +58,18 @@ class Bitfield:
             top = bits.bit_length() - 1
             yield self.total - 1 - top
             bits ^= 1 << top
+
+    def summary(self) -> int:
+        """Bit n: the n-th of 32 equal stretches is there; 0 if that says no more than the count does."""
+        if not self._bits or self.complete:
+            return 0
+        return sum(1 << n for n in range(STRETCHES) if self._has_stretch(n))
+
+    def _has_stretch(self, number: int) -> bool:
+        first = number * self.total // STRETCHES  # a piece that lies in two stretches belongs to both
+        end = -(-(number + 1) * self.total // STRETCHES)
+        mask = (1 << (end - first)) - 1
+        return self._bits >> (self.total - end) & mask == mask
 
     @property
     def complete(self) -> bool:

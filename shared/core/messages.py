@@ -17,29 +17,40 @@ from typing import Annotated, ClassVar
 
 from shared.core import bencode, codec
 from shared.core.codec import Limit
+from shared.core.edge_messages import Evict as Evict
+from shared.core.edge_messages import Load as Load
+from shared.core.edge_messages import Place as Place
+from shared.core.edge_messages import Placed as Placed
+from shared.core.edge_messages import PlaceStage as PlaceStage
 from shared.core.errors import ProtocolError, Reason
-from shared.core.ids import InfoHash, Kind, Mode, NodeId, TitleId
+from shared.core.fields import (
+    ANYBODY,
+    CLIENTS,
+    EDGE,
+    HOLDERS,
+    TOOL,
+    TRACKER,
+    U32,
+    Bytes,
+    Count,
+    Detail,
+    Hash,
+    Node,
+    Rate,
+    Request,
+    Title,
+)  # fmt: skip
+from shared.core.fields import TERMINALS as TERMINALS
+from shared.core.ids import Kind, Mode
+from shared.core.records import Entry as Entry
+from shared.core.records import Rendition as Rendition
+from shared.core.records import Share as Share
+from shared.core.records import Source as Source
+from shared.core.records import Why as Why
 
 PROTOCOL_VERSION = 1
 ALPN = "penstock/1"
 MAX_MESSAGE_BYTES = 256 * 1024
-
-TERMINALS = frozenset({Kind.PC, Kind.STB, Kind.MOBILE})
-HOLDERS = TERMINALS | {Kind.EDGE}
-ANYBODY = frozenset(Kind)
-TRACKER, EDGE, TOOL = (frozenset({kind}) for kind in (Kind.TRACKER, Kind.EDGE, Kind.TOOL))
-CLIENTS = ANYBODY - TRACKER
-
-_U32 = (1 << 32) - 1
-_BIG = (1 << 53) - 1  # largest integer every JSON reader keeps exact
-Request = Annotated[int, Limit(1, _U32, "chosen by the asker; the answer carries it back")]
-Hash = Annotated[InfoHash, Limit(32, 32, "SHA-256 of the info dictionary (BEP 52)")]
-Node = Annotated[NodeId, Limit(32, 32, "SHA-256 of the node's Ed25519 public key")]
-Title = Annotated[TitleId, Limit(16, 16, "names a title for good")]
-Rate = Annotated[int, Limit(0, 1 << 40, "bytes per second")]
-Count = Annotated[int, Limit(0, _U32, "a count")]
-Bytes = Annotated[int, Limit(0, _BIG, "bytes")]
-Detail = Annotated[str, Limit(0, 400, "one line for a person")]
 
 
 class Event(StrEnum):
@@ -51,17 +62,6 @@ class Event(StrEnum):
     STOPPED = "stopped"
 
 
-class Why(StrEnum):
-    """Why a source stands in a redirect."""
-
-    NEAR_PC = "near-pc"  # a PC in the viewer's region with spare upload
-    NEAR_STB = "near-stb"  # a set-top box in the viewer's region
-    FAR_PC = "far-pc"
-    FAR_STB = "far-stb"
-    EDGE_FIRST = "edge-first"  # first in the title's rendezvous order
-    EDGE_SPARE = "edge-spare"  # second: takes over when the first is busy or gone
-
-
 class Stage(StrEnum):
     """Where an upload stands."""
 
@@ -70,50 +70,6 @@ class Stage(StrEnum):
     HASHING = "hashing"
     REGISTERING = "registering"
     PUBLISHED = "published"
-
-
-@dataclass(frozen=True, slots=True)
-class Rendition:
-    """One encoding of a title, as the catalogue knows it."""
-
-    infohash: Hash
-    name: Annotated[str, Limit(1, 255, "file name")]
-    length: Bytes  # of the file
-    bandwidth: Annotated[int, Limit(0, 1 << 40, "peak bits per second; 0 for a plain file")]
-    codecs: Annotated[str, Limit(0, 100, "RFC 6381")]
-    width: Annotated[int, Limit(0, 65535, "pixels")]
-    height: Annotated[int, Limit(0, 65535, "pixels")]
-    duration_ms: Annotated[int, Limit(0, _U32, "milliseconds")]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the catalogue."""
-
-    title_id: Title
-    title: Annotated[str, Limit(1, 800, "display title")]
-    signer: Node
-    renditions: Annotated[tuple[Rendition, ...], Limit(1, 16, "best first")]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Somebody a piece can be asked from, and why."""
-
-    node: Node
-    at: Annotated[str, Limit(3, 300, "host:port to dial")]
-    kind: Annotated[Kind, Limit(1, 16, "kind of node")]
-    region: Annotated[str, Limit(0, 32, "region")]
-    spare: Annotated[int, Limit(0, 7, "class of spare upload, 0 none to 7 most")]
-    why: Annotated[Why, Limit(1, 16, "reason")]
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Bytes taken from one source so far."""
-
-    node: Node
-    taken_bytes: Bytes  # from this node
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +147,7 @@ class Locate:
 
     request: Request
     infohash: Hash
+    stretch: Annotated[int, Limit(0, 32, "which of 32 stretches of the title is wanted next; 0: any")] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +177,9 @@ class Announce:
     infohash: Hash
     event: Annotated[Event, Limit(1, 16, "as in BitTorrent")]
     held: Count  # of pieces
-    total: Annotated[int, Limit(0, _U32, "pieces of the swarm; 0 while unknown")]
+    total: Annotated[int, Limit(0, U32, "pieces of the swarm; 0 while unknown")]
     spare: Annotated[int, Limit(0, 7, "class of spare upload")]
+    summary: Annotated[int, Limit(0, U32, "bit n: holds all of the n-th of 32 stretches")] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +335,7 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
+    | Load | Place | Placed | Evict
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__

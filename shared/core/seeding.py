@@ -309,12 +309,13 @@ class Seeding:
             event = Event.COMPLETED
         holding.started = True
         holding.completed = holding.held.complete
-        self._announce(infohash, event, len(holding.held), holding.held.total)
+        held = holding.held
+        self._announce(infohash, event, len(held), held.total, held.summary())
 
-    def _announce(self, infohash: InfoHash, event: Event, held: int, total: int) -> None:
+    def _announce(self, infohash: InfoHash, event: Event, held: int, total: int, summary: int = 0) -> None:
         spare = self._spare if self.sharing else 0
         if self._can_announce:
-            self._send(self.tracker, Announce(infohash, event, held, total, spare))
+            self._send(self.tracker, Announce(infohash, event, held, total, spare, summary))
 
     def _send(self, to: NodeId, message: Have | HaveMore | Gone | Refusal | Announce) -> None:
         self._actions.append(Send(to, message))

@@ -21,11 +21,13 @@ class Node:
     since: float
     heard_at: float
     report: Report | None = None
+    stated_region: str = ""  # what it says itself; the tracker believes its own table first
+    regions: object = None  # the table that `region` was looked up in
 
 
 def of_hello(node: NodeId, at: HostPort, hello: Hello, now: float) -> Node:
     """A node as its Hello presents it, at the address it is seen at."""
-    return Node(node, at, hello.kind, hello.mode, hello.region, hello.software, now, now)
+    return Node(node, at, hello.kind, hello.mode, hello.region, hello.software, now, now, None, hello.region)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,10 @@ from shared.core.messages import (
     Describe,
     Entry,
     Hello,
+    Load,
     Locate,
     Message,
+    Placed,
     Redirect,
     Refusal,
     Register,
@@ -34,13 +36,21 @@ from shared.core.messages import (
     Source,
 )  # fmt: skip
 from tracker.core import nodes, redirect
+from tracker.core.content import Content
+from tracker.core.edges import Edges
+from tracker.core.groups import Groups
 from tracker.core.nodes import Node, Totals
-from tracker.core.redirect import Answer, Viewer
-from tracker.core.swarm import Swarm, Swarms
+from tracker.core.placement import Hint, Order, PlacementStatistics
+from tracker.core.redirect import Answer, Question, Viewer
+from tracker.core.regions import RegionTable
+from tracker.core.swarm import Swarms
+from tracker.core.titles import Titles
 
 PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
 MAX_SWARMS_PER_NODE = 10_000  # bounds what one node can make us remember
+NOT_ADMITTED = "this edge is not in the tracker's `edges` setting"
 EXPIRE_EVERY_SECONDS = 1.0
+ANSWERS_KEPT = 256  # the latest redirects, for whoever wants to know why
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class TrackerSettings:
     report_seconds: int = 5
     edges: frozenset[NodeId] = frozenset()
     open_to_edges: bool = False  # any edge may register titles
+    log_redirects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,13 @@ class StoreNode:
 
 
 @dataclass(frozen=True, slots=True)
+class LogRedirect:
+    """A redirect was answered, on these grounds."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class TrackerStatistics:
     """A snapshot for the API."""
 
@@ -82,9 +100,13 @@ class TrackerStatistics:
     redirects: int
     refusals: int
     totals: Totals
+    records: int
+    record_bytes: int
+    prefixes: int  # of the region table
+    placement: PlacementStatistics
 
 
-TrackerAction = Send | Hangup | StoreTitle | StoreNode
+TrackerAction = Send | Hangup | StoreTitle | StoreNode | LogRedirect
 
 
 class Tracker:
@@ -98,21 +120,39 @@ class Tracker:
         self._rng = rng
         self.nodes: dict[NodeId, Node] = {}
         self.swarms = Swarms(settings.announce_seconds)
-        self.entries: dict[TitleId, Entry] = {entry.title_id: entry for entry in entries}
-        self._of_swarm: dict[InfoHash, Entry] = {
-            rendition.infohash: entry for entry in entries for rendition in entry.renditions
-        }
+        self.edges = Edges(settings.report_seconds)
+        self.titles = Titles(entries)
+        self.groups = Groups()
+        self.content = Content(self.edges, self.titles, self.swarms)
+        self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
+        self._regions = RegionTable()
+        self._field = redirect.Field(self.swarms, self.edges)
         self._actions: deque[TrackerAction] = deque()
         self._expire_at = 0.0
         self._announces = self._redirects = self._refusals = 0
+
+    @property
+    def entries(self) -> dict[TitleId, Entry]:
+        """Every title, in the order it was registered."""
+        return self.titles.entries
 
     # -- connections --------------------------------------------------------------------------
 
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello; if we knew it, it has started anew."""
         self.swarms.forget(node)
-        self.nodes[node] = nodes.of_hello(node, at, hello, now)
-        self._actions.append(StoreNode(self.nodes[node]))
+        known = nodes.of_hello(node, at, hello, now)
+        known.regions = self._regions
+        known.region = self._regions.region_of(at.host) or hello.region
+        if known.kind is Kind.EDGE and self._may_register(known):
+            twins = self.edges.joined(node, known.region, at, now)
+            if twins:
+                self._refusals += 1
+                self.nodes.pop(node, None)
+                self._actions.append(Hangup(node, Reason.NOT_ALLOWED, twins))
+                return
+        self.nodes[node] = known
+        self._actions.append(StoreNode(known))
         schedule = Schedule(self._settings.announce_seconds, self._settings.report_seconds)
         self._actions.append(Send(node, schedule))
 
@@ -120,13 +160,22 @@ class Tracker:
         """A connection ended: what it held cannot be asked for through us any more."""
         self.nodes.pop(node, None)
         self.swarms.forget(node)
+        self.edges.left(node)
+        self.content.placement.left(node)
+
+    def use_regions(self, table: RegionTable) -> None:
+        """Another table of regions; a node that is here hears of it with its next message."""
+        self._regions = table
 
     # -- messages -----------------------------------------------------------------------------
 
     def receive(self, message: Message, sender: NodeId, now: float) -> None:
         """Takes one message of a connected node."""
-        node = self.nodes[sender]
+        node = self.nodes.get(sender)
+        if node is None:
+            return  # hung up on, and what it had under way still arrives
         node.heard_at = now
+        self._place_on_map(node)
         try:
             self._answer(message, node, now)
         except Refused as refusal:
@@ -143,6 +192,9 @@ class Tracker:
                 self._announce(message, node, now)
             case Report():
                 node.report = message
+                self.edges.sends(node.id, message.up_rate)
+            case Load():
+                self._load(message, node, now)
             case Locate():
                 self._locate(message, node, now)
             case Browse():
@@ -151,11 +203,21 @@ class Tracker:
                 self._describe(message, node)
             case Register():
                 self._register(message, node)
+            case Placed():
+                if not self.content.placement.placed(node.id, message, now):
+                    raise Refused(Reason.UNEXPECTED, f"there is no order {message.order} for this edge")
             case _:
                 raise Refused(Reason.UNEXPECTED, type(message).__name__)
 
+    def _place_on_map(self, node: Node) -> None:
+        if node.regions is not self._regions:
+            node.regions = self._regions
+            node.region = self._regions.region_of(node.at.host) or node.stated_region
+            self.swarms.move(node.id, node.region)
+            self.edges.moved(node.id, node.region)
+
     def _announce(self, message: Announce, node: Node, now: float) -> None:
-        if message.infohash not in self._of_swarm:
+        if message.infohash not in self.titles:
             # Refusing would cost the connection; an edge may announce before it registers.
             return
         if node.kind is Kind.EDGE and not self._may_register(node):
@@ -163,44 +225,55 @@ class Tracker:
         full = self.swarms.count_of(node.id) >= MAX_SWARMS_PER_NODE
         if full and not self.swarms.has(message.infohash, node.id):
             raise Refused(Reason.TOO_LARGE, f"more than {MAX_SWARMS_PER_NODE} swarms")
-        if message.held > message.total:
-            raise Refused(Reason.MALFORMED, f"{message.held} of {message.total} pieces")
-        self._announces += 1
+        most = self.titles.most_pieces_of(message.infohash)
+        if message.held > message.total or message.total > most > 0:
+            raise Refused(Reason.MALFORMED, f"{message.held} of {message.total} pieces, of at most {most}")
         if node.mode is Mode.DIRECT and node.kind is not Kind.EDGE and message.spare:
             raise Refused(Reason.MALFORMED, "direct mode has nothing to spare")
+        self._announces += 1
         self.swarms.announce(message, node.id, node.kind, node.region, now)
 
+    def _load(self, message: Load, node: Node, now: float) -> None:
+        if node.id in self.edges.states:  # as above: others are passed over
+            self.edges.loaded(node.id, message, now)
+
     def _locate(self, message: Locate, node: Node, now: float) -> None:
-        entry = self._of_swarm.get(message.infohash)
+        entry = self.titles.title_of(message.infohash)
         if entry is None:
             raise Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
+        if not self.groups.may_watch(entry.title_id, entry.signer, node.id):
+            raise Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
         self._redirects += 1
-        answer = redirect.choose(
-            self.swarms.swarms.get(message.infohash, Swarm()),
-            message.infohash,
-            Viewer(node.id, node.kind, node.region),
-            _rate(entry, message.infohash),
-            self._rng,
-            now,
+        question = Question(
+            infohash=message.infohash,
+            viewer=Viewer(node.id, node.kind, node.region, message.stretch),
+            rate=self.titles.rate_of(message.infohash),
+            share=self.content.share(message.infohash, now),
+            origin=entry.signer,
+            number=self._redirects,
         )
+        answer = redirect.choose(self._field, question, self._rng, now)
+        self.content.asked(message.infohash, now)
+        self.answers.append(answer)
+        if self._settings.log_redirects:
+            self._actions.append(LogRedirect(answer))
         self._send(node.id, self._redirect(message, entry, node, answer, now))
+        self._carry(self.content.fetched_by(answer, message.infohash, now), now)
 
     def _redirect(self, message: Locate, entry: Entry, node: Node, answer: Answer, now: float) -> Redirect:
-        expires_at = int(now) + tickets.TICKET_SECONDS
-        ticket = tickets.Ticket(node.id, message.infohash, expires_at, tickets.UNLIMITED)
         sources = tuple(
-            Source(n.id, str(n.at), n.kind, n.region, choice.holder.spare, choice.why)
+            Source(n.id, str(n.at), n.kind, n.region, choice.spare, choice.why)
             for choice in answer.choices
-            if (n := self.nodes.get(choice.holder.node)) is not None
+            if (n := self.nodes.get(choice.node)) is not None
         )
+        ticket = self._ticket(node.id, message.infohash, now)
         return Redirect(
-            message.request,
-            message.infohash,
-            entry.signer,
-            tickets.issue(self._key, ticket),
-            answer.connections,
-            sources,
-        )
+            message.request, message.infohash, entry.signer, ticket, answer.connections, sources
+        )  # fmt: skip
+
+    def _ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
+        expires_at = int(now) + tickets.TICKET_SECONDS
+        return tickets.issue(self._key, tickets.Ticket(node, infohash, expires_at, tickets.UNLIMITED))
 
     def _browse(self, message: Browse, node: Node) -> None:
         newest = list(self.entries.values())[::-1]
@@ -217,28 +290,15 @@ class Tracker:
 
     def _register(self, message: Register, node: Node) -> None:
         if not self._may_register(node):
-            raise Refused(Reason.NOT_ALLOWED, "this edge is not in the tracker's `edges` setting")
-        known = self.entries.get(message.title_id)
-        if known is not None and known.signer != node.id:
-            raise Refused(Reason.NOT_ALLOWED, "the title belongs to another edge")
-        entry = Entry(message.title_id, message.title, node.id, message.rendition_list)
-        for rendition in entry.renditions:
-            owner = self._of_swarm.get(rendition.infohash)
-            if owner is not None and owner.title_id != entry.title_id:
-                raise Refused(Reason.NOT_ALLOWED, "the rendition belongs to another title")
-        self._actions.append(StoreTitle(entry, node.id, message.request))
+            raise Refused(Reason.NOT_ALLOWED, NOT_ADMITTED)
+        self._actions.append(StoreTitle(self.titles.check(message, node.id), node.id, message.request))
 
     def _may_register(self, node: Node) -> bool:
         return self._settings.open_to_edges or node.id in self._settings.edges
 
     def stored(self, order: StoreTitle) -> None:
         """The database has the title."""
-        before = self.entries.get(order.entry.title_id)
-        for rendition in before.renditions if before else ():
-            self._of_swarm.pop(rendition.infohash, None)
-        self.entries[order.entry.title_id] = order.entry
-        for rendition in order.entry.renditions:
-            self._of_swarm[rendition.infohash] = order.entry
+        self.titles.put(order.entry)
         self._send(order.node, Registered(order.request))
 
     def not_stored(self, order: StoreTitle, reason: Reason, detail: str) -> None:
@@ -250,13 +310,20 @@ class Tracker:
 
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""
-        return self._expire_at
+        return min(self._expire_at, self.content.placement.get_timer())
 
     def handle_timer(self, now: float) -> None:
-        """Lets silent holders expire."""
+        """Lets silent holders expire, and takes the next step of placement."""
         if now >= self._expire_at:
-            self._expire_at = now + EXPIRE_EVERY_SECONDS
-            self.swarms.expire(now)
+            more = self.swarms.expire(now)
+            self._expire_at = now if more else now + EXPIRE_EVERY_SECONDS
+        self._carry(self.content.placement.step(now), now)
+
+    def _carry(self, decisions: list[Order | Hint], now: float) -> None:
+        for decision in decisions:
+            message = self.content.say(decision, self._ticket(decision.edge, decision.infohash, now))
+            if message is not None:
+                self._send(decision.edge, message)
 
     def _send(self, to: NodeId, message: Message) -> None:
         self._actions.append(Send(to, message))
@@ -267,7 +334,7 @@ class Tracker:
 
     def title_of(self, infohash: InfoHash) -> Entry | None:
         """The title a swarm belongs to."""
-        return self._of_swarm.get(infohash)
+        return self.titles.title_of(infohash)
 
     def statistics(self) -> TrackerStatistics:
         """A snapshot for the API."""
@@ -284,9 +351,8 @@ class Tracker:
             redirects=self._redirects,
             refusals=self._refusals,
             totals=nodes.totals(everyone),
+            records=self.swarms.records.count,
+            record_bytes=self.swarms.bytes,
+            prefixes=self._regions.prefixes,
+            placement=self.content.placement.statistics(),
         )
-
-
-def _rate(entry: Entry, infohash: InfoHash) -> float:
-    """Bytes per second that playing this rendition needs; 0 for a plain file."""
-    return next(r.bandwidth for r in entry.renditions if r.infohash == infohash) / 8
