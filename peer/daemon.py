@@ -298,7 +298,7 @@ async def serve(
         store = await trio.to_thread.run_sync(PieceStore, config.data / "pieces", int(config.quota))
         daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store)
         cap = daemon.core.cap
-        gate: Gate[Any] = Gate(cap.gate_rate(), cap.burst_bytes())
+        gate: Gate[Any] = Gate(cap.gate_rate())
         listen, player = parse_host_port(config.listen), parse_host_port(config.player)
         async with (
             open_endpoint(

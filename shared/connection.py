@@ -124,6 +124,11 @@ class Connection:
         return self._peer is not None and self._loss is None
 
     @property
+    def is_greeting(self) -> bool:
+        """The handshake is under way."""
+        return self._peer is None and self._loss is None
+
+    @property
     def loss(self) -> ConnectionLost | None:
         """Why it ended, if it did."""
         return self._loss

@@ -256,7 +256,7 @@ class Endpoint:
             return self._welcome(verdict, now)
         self._unwanted += 1
         if verdict is not None:
-            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
+            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
@@ -305,11 +305,15 @@ class Endpoint:
             self._touched[connection] = None  # the driving task comes back to it
             return
         self._touched.pop(connection, None)
+        if connection.is_greeting and not turn and not self._gate.is_open:
+            self._gate.ask_to_greet(connection)  # the tasks give turns after everything else
+            self._arm(connection, now)
+            return
         how = Pass.TURN if turn else Pass.AT_ONCE
         may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
 
         def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
-            if self._outlet.send(data, segment_bytes, recipient, how, now):
+            if self._outlet.send(data, segment_bytes, recipient, how):
                 connection.count_sent(-(-len(data) // segment_bytes), len(data))
             if may_pass and len(data) > segment_bytes:
                 self._passes.passed(connection, now)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.gate import TURN_BYTES, Gate, Pass, burst_for
+from shared.core.gate import FLIGHT_DATAGRAMS, TURN_BYTES, Gate, Pass, Turn, burst_for, peak_for
 
 AT_ONCE = st.lists(st.tuples(st.floats(0, 2), st.integers(40, TURN_BYTES)), max_size=80)
 
@@ -63,11 +63,53 @@ def test_windows(rate: int, at_once: list[tuple[float, int]]) -> None:
             assert total - earlier <= rate * (when - start) + burst + debt + 1e-3
 
 
+@given(rate=RATES, at_once=AT_ONCE, seconds=st.sampled_from([0.1, 1.0]))
+def test_a_window_of_a_second_or_a_tenth_keeps_to_its_peak(
+    rate: int, at_once: list[tuple[float, int]], seconds: float
+) -> None:
+    """No window that ends with a turn's datagram holds more than its peak, unless what could not wait
+    took more than the peak by itself; no other exceeds it by more than what could not wait."""
+    out = run(Gate(rate), at_once, until=min(2.5, 800_000 / rate))
+    peak, begin, total, urgent = peak_for(rate, seconds), 0, 0, 0
+    for when, size, how in out:
+        total += size
+        urgent += size if how is Pass.AT_ONCE else 0
+        while out[begin][0] + seconds <= when:
+            total -= out[begin][1]
+            urgent -= out[begin][1] if out[begin][2] is Pass.AT_ONCE else 0
+            begin += 1
+        assert total <= peak + (0 if how is Pass.TURN else urgent)
+
+
+def test_a_handshake_goes_first_and_waits_for_room_for_all_of_it() -> None:
+    gate: Gate[str] = Gate(1_000_000.0)
+    filled = int(peak_for(1_000_000.0, 0.1)) - 2 * TURN_BYTES
+    gate.charge(filled, Pass.AT_ONCE, 0.0)
+    gate.ask("data")
+    gate.ask_to_greet("new")
+    assert gate.next_turn(0.09) is None
+    assert gate.ready_at(0.09) == pytest.approx(0.1)
+    assert gate.next_turn(0.1) == Turn("new", FLIGHT_DATAGRAMS)
+    gate.charge(3 * 1200, Pass.TURN, 0.1)
+    assert asker_of(gate, 0.2) == "data"
+    gate.ask_to_greet("gone")
+    gate.withdraw("gone")
+    assert gate.ready_at(0.2) == inf
+
+
+def test_handshakes_pass_a_gate_that_holds_all_data() -> None:
+    """Or a paused peer could not download."""
+    gate: Gate[str] = Gate(0.0)
+    gate.ask_to_greet("new")
+    assert gate.ready_at(5.0) == 5.0
+    assert asker_of(gate, 5.0) == "new"
+
+
 @given(rate=st.integers(20_000, 500_000))
 def test_data_alone(rate: int) -> None:
-    """Data alone uses the rate: between rate x W - burst and rate x W + burst bytes leave in W seconds."""
+    """Data alone uses the rate: of each second, at most a datagram's worth is lost, as the next would not fit."""
     total = sum(size for _, size, _ in run(Gate(rate), [], until=3.0))
-    assert rate * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
+    assert (rate - TURN_BYTES) * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
 
 
 @given(rate=st.integers(1_000_000, 60_000_000), late=st.floats(0, 0.001))

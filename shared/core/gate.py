@@ -4,26 +4,27 @@ It stands *before* packets are built. A connection with stream data to send asks
 bucket holds a quantum, the gate gives turns, round robin, until less than one full datagram is
 left. A turn is for as many datagrams as the bucket holds, shared out over those who wait. Whatever
 really leaves is charged with its IP and UDP headers. Datagrams that cannot wait
-(acknowledgements, handshakes, window updates, probes, closes) leave at once, but they are charged
-too, so they come out of what data may use.
+(acknowledgements, window updates, probes, closes) leave at once, but they are charged
+too, so they come out of what data may use. A handshake is several datagrams in one flight: it waits
+until there is room for them all, but before everybody else.
 
-The invariant. Call `level` what the bucket holds (burst at most; negative is a debt). For any
-stretch of W seconds that ends with a level of L
+Two invariants, of any stretch that ends with a turn's datagram, whatever else left within it:
 
-    bytes out  <=  rate x W + burst - L
+    of W seconds                 bytes out  <=  rate x W + burst
+    of a second, and of 100 ms   bytes out  <=  PEAK x rate x W     (100 ms from SLOW_RATE on)
 
-A turn is only given for datagrams that the level covers, so L >= 0 after every turn: any stretch
-that ends with a turn's datagram keeps to rate x W + burst, whatever else left within it. Only a
-stretch that ends in a run of at-once datagrams can exceed that, by the debt they made (-L).
+The bucket keeps the first, a ledger of what left lately the second. One that ends with at-once
+datagrams exceeds them by no more than those; one that ends with a handshake, the first by its flight.
 
-Trade-off: the shorter the burst, the smoother the line and the more often a late timer wastes
-what the bucket could not save. `burst_for` takes a couple of datagrams or 10 ms of the rate,
-whichever is more: 1 % of a 1 s window.
+Why both. The bucket spreads datagrams out, and its burst decides how much time a late timer may make
+up for: what does not fit into the bucket is lost to the rate. With a burst short enough for a strict
+window, a busy machine loses 3 % of the rate to timers; with a longer one, a window of 100 ms goes
+over by a burst. The ledger holds back just that turn which would go over. Below SLOW_RATE 100 ms are so few
+datagrams that only the second is kept.
 
-The quantum. Waking for every datagram costs more than building it, so turns begin when as much
-is saved up as the burst allows while still leaving LATE_SECONDS of room for a late timer (what
-does not fit into the bucket is lost to the rate). On a slow line, where the burst is a couple of
-datagrams, that is one datagram at a time; from some 5 Mbit/s on it is 6 to 9 ms of the rate.
+The quantum. Waking for every datagram costs more than building it, so turns begin when
+QUANTUM_SECONDS of the rate are there, whole datagrams, at least one. It is what our own bursts add to
+the delay of others on the line: 2 ms at a full cap.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from enum import Enum
 from math import inf
 from typing import Generic, TypeVar
 
-from shared.core.rate import RateMeter, TokenBucket
+from shared.core.rate import RateMeter, RateWindow, TokenBucket
 
 MAX_DATAGRAM_BYTES = 1350  # QUIC payload of the largest datagram; shared/quic_settings.py says why
 HEADER_BYTES_V4 = 28  # IPv4 20 + UDP 8
@@ -43,7 +44,11 @@ HEADER_BYTES_V6 = 48  # IPv6 40 + UDP 8
 TURN_BYTES = MAX_DATAGRAM_BYTES + HEADER_BYTES_V6  # what a turn may cost at most
 BURST_SECONDS = 0.01
 OPEN_DATAGRAMS = 64  # a turn at an open gate
-LATE_SECONDS = 0.00125  # timers have a resolution of 1 ms, and some work before they are looked at
+QUANTUM_SECONDS = 0.004
+PEAK = 1.0165  # a window over the rate: what a late timer may make up for
+WINDOWS = (1.0, 0.1)  # seconds
+SLOW_RATE = 500_000.0  # bytes/s; below it 100 ms are under 36 datagrams, too coarse for PEAK
+FLIGHT_DATAGRAMS = 3  # of a handshake
 
 Asker = TypeVar("Asker", bound=Hashable)
 
@@ -81,6 +86,13 @@ def burst_for(rate: float) -> float:
     return max(2.0 * TURN_BYTES, rate * BURST_SECONDS)
 
 
+def peak_for(rate: float, seconds: float) -> float:
+    """Bytes that may leave in a window of that length, one datagram in any case; `inf` if it is not kept."""
+    if seconds < WINDOWS[0] and rate < SLOW_RATE:
+        return inf
+    return max(TURN_BYTES, PEAK * rate * seconds)
+
+
 class Gate(Generic[Asker]):
     """Gives turns to askers so that all that leaves keeps to `rate` bytes/s; None is an open gate."""
 
@@ -91,7 +103,9 @@ class Gate(Generic[Asker]):
         self._burst_bytes = burst_bytes
         self._is_open = rate is None
         self._bucket = TokenBucket(rate or 0.0, self._burst(rate or 0.0))
+        self._windows = tuple(map(RateWindow, WINDOWS))
         self._waiting: OrderedDict[Asker, None] = OrderedDict()
+        self._greeting: OrderedDict[Asker, None] = OrderedDict()  # with a handshake to send
         self._is_giving = False  # a quantum was there, and a datagram still is
         self._meter = RateMeter()
         self._bytes = {Pass.TURN: 0, Pass.AT_ONCE: 0}
@@ -115,8 +129,8 @@ class Gate(Generic[Asker]):
     @property
     def quantum_bytes(self) -> float:
         """What is saved up before turns are given: whole datagrams, at least one."""
-        spare = self._bucket.burst_bytes - LATE_SECONDS * self._bucket.rate
-        return max(1, int(spare // TURN_BYTES)) * float(TURN_BYTES)
+        wanted = min(QUANTUM_SECONDS * self._bucket.rate, self._bucket.burst_bytes)
+        return max(1, int(wanted // TURN_BYTES)) * float(TURN_BYTES)
 
     def set_rate(self, rate: float | None, now: float) -> None:
         """Change the rate from `now` on. Raises ValueError for a rate below 0 or not finite.
@@ -134,15 +148,24 @@ class Gate(Generic[Asker]):
         if asker not in self._waiting:
             self._waiting[asker] = None
 
+    def ask_to_greet(self, asker: Asker) -> None:
+        """Queue for room for a handshake, before all who ask for a turn."""
+        self._greeting[asker] = None
+
     def withdraw(self, asker: Asker) -> None:
         """Leave the queue, if in it."""
         self._waiting.pop(asker, None)
+        self._greeting.pop(asker, None)
 
     def next_turn(self, now: float) -> Turn[Asker] | None:
         """Who may now send, and how much, or None. The asker leaves the queue and may ask again.
 
         What it sends must be charged before the next call; sending nothing costs nothing.
         """
+        if self._greeting:
+            if self._room_at(self._flight_bytes(), now) > now:
+                return None
+            return Turn(self._greeting.popitem(last=False)[0], FLIGHT_DATAGRAMS)
         if not self._waiting:
             return None
         datagrams = self._share(now)
@@ -155,17 +178,21 @@ class Gate(Generic[Asker]):
         """Account for datagrams of `count` bytes, headers included, that left at `now`."""
         self._bytes[how] += count
         self._meter.add(count, now)
+        for window in self._windows:
+            window.add(count, now)
         if not self._is_open:
             self._bucket.take(count, now)
 
     def ready_at(self, now: float) -> float:
         """When the next turn can be given: `inf` if nobody waits or the gate is paused."""
+        if self._greeting:
+            return self._room_at(self._flight_bytes(), now)
         if not self._waiting or self.paused:
             return inf
         if self._is_open:
             return now
-        self._is_giving &= self._bucket.available(now) >= TURN_BYTES
-        return self._bucket.ready_at(self._wanted(), now)
+        self._is_giving &= self._level(now) >= TURN_BYTES
+        return max(self._bucket.ready_at(self._wanted(), now), self._room_at(self._wanted(), now))
 
     def statistics(self, now: float) -> GateStatistics:
         """A frozen view for screens and metrics."""
@@ -185,7 +212,7 @@ class Gate(Generic[Asker]):
             return OPEN_DATAGRAMS
         if self.paused:
             return 0
-        level = self._bucket.available(now)
+        level = self._level(now)
         self._is_giving = level >= self._wanted()
         if not self._is_giving:
             return 0
@@ -194,6 +221,22 @@ class Gate(Generic[Asker]):
     def _wanted(self) -> float:
         """What must be there for the next turn: a quantum to begin with, then a datagram each."""
         return TURN_BYTES if self._is_giving else self.quantum_bytes
+
+    def _flight_bytes(self) -> float:
+        return min(FLIGHT_DATAGRAMS * TURN_BYTES, peak_for(self._bucket.rate, WINDOWS[0]))
+
+    def _level(self, now: float) -> float:
+        """Bytes that bucket and windows let leave at once."""
+        rate = self._bucket.rate
+        rooms = (peak_for(rate, window.seconds) - window.total(now) for window in self._windows)
+        return min(self._bucket.available(now), *rooms)
+
+    def _room_at(self, count: float, now: float) -> float:
+        """When the windows have room for `count` bytes: now, if nothing is bounded or all data is held."""
+        if self._is_open or self.paused:
+            return now
+        rate = self._bucket.rate
+        return max(each.ready_at(peak_for(rate, each.seconds) - count, now) for each in self._windows)
 
     def _burst(self, rate: float) -> float:
         return burst_for(rate) if self._burst_bytes is None else self._burst_bytes

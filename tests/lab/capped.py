@@ -1,0 +1,111 @@
+"""A home whose peer is asked for all it may give, and what was counted at its modem.
+
+A tracker and an edge stand on a fast line; the peer `pc` shares its line with `tv`, and holds a
+film from the start; leechers are elsewhere. They are full peers (one a line), or many light
+ones in one process (`tests.lab.leecher`), which ask the same without hashing or a disk.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.lab.daemons import PENSTOCK, ROOT, Daemons, end, environment, first_line, make_film
+from tests.lab.lab import Lab, open_lab
+from tests.lab.line import LabError, Line, mbit
+from tests.lab.samples import Recording, Sample, in_ip_bytes
+
+FILM_BYTES = 24 << 20
+SAMPLE_SECONDS = 0.002
+SETTLE_SECONDS = 4.0  # from the first leecher's joining on: slow start, requests, tickets
+JOIN_SECONDS = 60.0
+AWAY = Line("core", up_rate=mbit(1000), down_rate=mbit(1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The line of the peer that uploads; rates are megabits per second."""
+
+    uplink: float
+    said: float | None = None  # what its user configured, if not the truth
+    delay_seconds: float = 0.015
+    loss: float = 0.0
+    ipv6: bool = False
+
+    def lines(self) -> tuple[Line, ...]:
+        """Of the laboratory, but for the leechers'."""
+        up_rate = mbit(self.uplink)
+        down_rate = max(mbit(50), up_rate)
+        home = Line(
+            "home", up_rate, down_rate, self.delay_seconds,
+            queue_seconds=0.2, up_loss=self.loss, hosts=("pc", "tv"),
+        )  # fmt: skip
+        return AWAY, home
+
+
+@dataclass(slots=True)
+class Scene:
+    """Everything in place; the peer is there, nobody asks it yet."""
+
+    lab: Lab
+    daemons: Daemons
+    recording: Recording
+    infohash: str
+    title: str
+    began_at: float = field(default_factory=time.monotonic)
+
+    def light_leechers(self, host: str, count: int, *churn: float) -> subprocess.Popen[str]:
+        """Starts them, and waits until all have joined once; churn is seconds of staying and of being away."""
+        address = self.lab.address6(host) if self.daemons.ipv6 else self.lab.address(host)
+        arguments = (self.daemons.tracker, self.infohash, address, str(count), *map(str, churn))
+        process = self.lab.popen(
+            host,
+            [sys.executable, "-m", "tests.lab.leecher", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(),
+        )  # fmt: skip
+        if not first_line(process, JOIN_SECONDS):
+            end(process)
+            raise LabError(f"{count} leechers did not join within {JOIN_SECONDS:g} seconds")
+        return process
+
+    def full_leechers(self, hosts: tuple[str, ...]) -> None:
+        """Peers that only download, each of which wants the whole film."""
+        for host in hosts:
+            self.daemons.start_peer(host, "--mode", "direct")
+        for host in hosts:
+            fetch = ("fetch", self.title, "--output", str(self.daemons.folder / f"{host}.film"))
+            self.lab.popen(
+                host,
+                [*PENSTOCK, *fetch],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
+            )  # fmt: skip
+
+    def sent(self, host: str = "pc") -> tuple[Sample, ...]:
+        """What a host sent so far, in IP bytes, at the modem's port."""
+        self.recording.refresh()
+        return in_ip_bytes(self.recording.host(host).up)
+
+
+@contextmanager
+def open_scene(home: Home, *leecher_lines: Line, seed: int = 1, **settings: str) -> Iterator[Scene]:
+    """The home with its peer, and what it needs; recording begins before the peer does."""
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-lab-") as folder,
+        open_lab(*home.lines(), *leecher_lines, seed=seed) as lab,
+        lab.record(SAMPLE_SECONDS) as recording,
+    ):
+        daemons = Daemons(lab, Path(folder), ipv6=home.ipv6)
+        film, pieces = make_film(daemons.folder / "edge", FILM_BYTES)
+        daemons.stock(film, pieces, "edge", "pc")
+        daemons.catalogue(film)
+        daemons.start_core("core")
+        said = home.uplink if home.said is None else home.said
+        daemons.start_peer("pc", "--uplink", f"{said:g} Mbit/s", **settings)
+        title = f"{daemons.tracker}/{film.title_id.hex()}"
+        yield Scene(lab, daemons, recording, film.infohash.hex(), title)
