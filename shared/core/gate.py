@@ -3,18 +3,22 @@
 It stands *before* packets are built. A connection with stream data to send asks; once the
 bucket holds a quantum, the gate gives turns, round robin, until less than one full datagram is
 left. A turn is for as many datagrams as the bucket holds, shared out over those who wait. Whatever
-really leaves is charged with its IP and UDP headers. Datagrams that cannot wait
-(acknowledgements, handshakes, window updates, probes, closes) leave at once, but they are charged
-too, so they come out of what data may use.
+really leaves is charged with its IP and UDP headers.
+
+The order. First come *at once* passes: acknowledgements, handshakes, window updates, probes, closes.
+They leave without asking whenever the bucket covers a full datagram, and wait for just that
+otherwise, before all data. Acknowledgements that wait are one acknowledgement in the end, so a
+download whose acknowledgements alone would fill a slow line is paced by this, and never broken. Then
+*brief* askers, who have less than a datagram to send: requests, messages, the end of a piece. Then bulk.
 
 The invariant. Call `level` what the bucket holds (burst at most; negative is a debt). For any
 stretch of W seconds that ends with a level of L
 
     bytes out  <=  rate x W + burst - L
 
-A turn is only given for datagrams that the level covers, so L >= 0 after every turn: any stretch
-that ends with a turn's datagram keeps to rate x W + burst, whatever else left within it. Only a
-stretch that ends in a run of at-once datagrams can exceed that, by the debt they made (-L).
+Nothing leaves unless the level covers it, so L >= 0: any stretch keeps to rate x W + burst. Only
+an at-once pass that makes more datagrams than it asked room for (a very long handshake flight)
+can make a debt, which everything after it waits out.
 
 Trade-off: the shorter the burst, the smoother the line and the more often a late timer wastes
 what the bucket could not save. `burst_for` takes a couple of datagrams or 10 ms of the rate,
@@ -70,7 +74,7 @@ class GateStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Turn(Generic[Asker]):
-    """Leave to send up to so many datagrams."""
+    """Leave to send up to so many datagrams of data; 0: only what cannot wait."""
 
     asker: Asker
     datagrams: int
@@ -91,6 +95,8 @@ class Gate(Generic[Asker]):
         self._burst_bytes = burst_bytes
         self._is_open = rate is None
         self._bucket = TokenBucket(rate or 0.0, self._burst(rate or 0.0))
+        self._at_once: OrderedDict[Asker, float] = OrderedDict()  # with the level each waits for
+        self._brief: OrderedDict[Asker, None] = OrderedDict()
         self._waiting: OrderedDict[Asker, None] = OrderedDict()
         self._is_giving = False  # a quantum was there, and a datagram still is
         self._meter = RateMeter()
@@ -118,24 +124,44 @@ class Gate(Generic[Asker]):
         spare = self._bucket.burst_bytes - LATE_SECONDS * self._bucket.rate
         return max(1, int(spare // TURN_BYTES)) * float(TURN_BYTES)
 
-    def set_rate(self, rate: float | None, now: float) -> None:
-        """Change the rate from `now` on. Raises ValueError for a rate below 0 or not finite.
+    def set_rate(self, rate: float | None, now: float, burst_bytes: float | None = None) -> None:
+        """Change the rate from `now` on, and the burst if one is given.
 
+        Raises ValueError for a rate below 0 or not finite, and for a burst below `TURN_BYTES`.
         A gate that was open starts with an empty bucket: its last bytes knew no bound.
         """
+        if burst_bytes is not None:
+            if burst_bytes < TURN_BYTES:
+                raise ValueError(f"a burst of {burst_bytes} bytes; one datagram takes {TURN_BYTES}")
+            self._burst_bytes = burst_bytes
         if rate is not None:
             self._bucket.set_rate(rate, now, self._burst(rate))
             if self._is_open:
                 self._bucket.empty(now)
         self._is_open = rate is None
 
-    def ask(self, asker: Asker) -> None:
-        """Queue for a turn; asking twice is asking once."""
-        if asker not in self._waiting:
-            self._waiting[asker] = None
+    def admits(self, now: float, datagrams: int = 1) -> bool:
+        """What cannot wait may leave now: the bucket covers so many datagrams, and nobody waits for that."""
+        if self._is_open or self.paused:
+            return True
+        return not self._at_once and self._bucket.available(now) >= self._needed(datagrams)
+
+    def ask_at_once(self, asker: Asker, datagrams: int = 1) -> None:
+        """Queue for a turn of 0 datagrams, before all data, for what was not admitted."""
+        self._at_once.setdefault(asker, float(datagrams * TURN_BYTES))
+
+    def ask(self, asker: Asker, *, brief: bool = False) -> None:
+        """Queue for a turn; asking twice is asking once. `brief`: for less than a datagram."""
+        if brief:
+            self._waiting.pop(asker, None)
+            self._brief.setdefault(asker, None)
+        elif asker not in self._brief:
+            self._waiting.setdefault(asker, None)
 
     def withdraw(self, asker: Asker) -> None:
-        """Leave the queue, if in it."""
+        """Leave the queues, if in one."""
+        self._at_once.pop(asker, None)
+        self._brief.pop(asker, None)
         self._waiting.pop(asker, None)
 
     def next_turn(self, now: float) -> Turn[Asker] | None:
@@ -143,6 +169,11 @@ class Gate(Generic[Asker]):
 
         What it sends must be charged before the next call; sending nothing costs nothing.
         """
+        if self._at_once:
+            return self._next_at_once(now)
+        if self._brief and self._covers_one(now):
+            self._turns += 1
+            return Turn(self._brief.popitem(last=False)[0], 1)
         if not self._waiting:
             return None
         datagrams = self._share(now)
@@ -160,10 +191,16 @@ class Gate(Generic[Asker]):
 
     def ready_at(self, now: float) -> float:
         """When the next turn can be given: `inf` if nobody waits or the gate is paused."""
-        if not self._waiting or self.paused:
+        if not (self._at_once or self._brief or self._waiting):
             return inf
-        if self._is_open:
+        if self._is_open or (self._at_once and self.paused):
             return now
+        if self.paused:
+            return inf
+        if self._at_once:
+            return self._bucket.ready_at(self._needed_by_first(), now)
+        if self._brief:
+            return self._bucket.ready_at(TURN_BYTES, now)
         self._is_giving &= self._bucket.available(now) >= TURN_BYTES
         return self._bucket.ready_at(self._wanted(), now)
 
@@ -175,9 +212,23 @@ class Gate(Generic[Asker]):
             turn_bytes=self._bytes[Pass.TURN],
             at_once_bytes=self._bytes[Pass.AT_ONCE],
             turns=self._turns,
-            waiting=len(self._waiting),
+            waiting=len(self._brief) + len(self._waiting),
             debt_bytes=0.0 if self._is_open else max(0.0, -self._bucket.available(now)),
         )
+
+    def _next_at_once(self, now: float) -> Turn[Asker] | None:
+        if not (self._is_open or self.paused or self._bucket.available(now) >= self._needed_by_first()):
+            return None
+        return Turn(self._at_once.popitem(last=False)[0], 0)
+
+    def _needed_by_first(self) -> float:
+        return min(next(iter(self._at_once.values())), self._bucket.burst_bytes)
+
+    def _needed(self, datagrams: int) -> float:
+        return min(datagrams * TURN_BYTES, self._bucket.burst_bytes)
+
+    def _covers_one(self, now: float) -> bool:
+        return self._is_open or (not self.paused and self._bucket.available(now) >= TURN_BYTES)
 
     def _share(self, now: float) -> int:
         """Datagrams for the next asker; 0 while nobody gets a turn."""
