@@ -25,7 +25,7 @@ HALF = 0.5  # seconds
 HOLD_SECONDS = 4.0
 BLIND_SECONDS = 5.0
 MARGIN = 1.03  # 42 of 1400 bytes
-LONGEST_GAP_SECONDS = 2.0  # between samples; longer, and the machine was asleep
+LONGEST_GAP_SECONDS = 1.0  # between samples; after more, all of it is taken to be of the last second
 MOST_RATE = 12.5e9  # bytes/s; more than 100 Gbit/s is no traffic, but a counter that was set
 
 
@@ -43,8 +43,6 @@ class Household:
         last, self._last = self._last, sample
         if last is not None and sample.at < last.at:
             self._restart(sample.at)
-        elif last is not None and sample.at - last.at > LONGEST_GAP_SECONDS:
-            self._sent.clear()
         elif last is not None and sample.at > last.at:
             self._count(last, sample)
         while self._seen and self._seen[0][0] < sample.at - HOLD_SECONDS and self.is_seen:
@@ -83,7 +81,7 @@ class Household:
         self._sent.append((sample.at, sent))
         while len(self._sent) > 1 and self._sent[0][0] <= sample.at - HALF:
             self._sent.popleft()
-        span = max(HALF, sample.at - last.at)
+        span = max(HALF, min(LONGEST_GAP_SECONDS, sample.at - last.at))
         rate = MARGIN * max(0.0, sum(count for _, count in self._sent)) / span
         while self._seen and self._seen[-1][1] <= rate:
             self._seen.pop()
