@@ -17,7 +17,10 @@ Data = Annotated[Path | None, Parameter(help="Folder of the key and the pieces."
 
 def register(app: App) -> None:
     """Adds the viewer's commands."""
-    for command in (peer, play, fetch, publish, demo):
+    viewer = App(name="peer")
+    viewer.default(peer)
+    app.command(viewer)
+    for command in (play, fetch, publish, demo):
         app.command(command)
 
 

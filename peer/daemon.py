@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from random import Random, SystemRandom
 from typing import Any
@@ -14,6 +14,8 @@ import trio
 from peer.asking import FROM_BEFORE, MISSING, Asking
 from peer.config import PeerConfig
 from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.upload_cap import CapStatistics
+from peer.line_watch import LineWatch
 from peer.player import serve_player
 from peer.reader import DownloadReader, PieceReader
 from peer.titles import JSON
@@ -70,6 +72,7 @@ class Daemon:
         self._watched: dict[InfoHash, float] = {}
         self._started_at = trio.current_time()
         self._line: LineMeter
+        self._watch: LineWatch
         self.node: Node
 
     def _pump(self) -> None:
@@ -84,10 +87,12 @@ class Daemon:
     async def run(self, endpoint: Endpoint) -> AsyncIterator[None]:
         """Takes part in the swarms until the context is left."""
         self._line = LineMeter(endpoint)
+        self._watch = LineWatch(endpoint, self.core.cap)
         async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
             self.node = self._asking.node = node
             await self._resume()
             node.nursery.start_soon(self._measure)
+            node.nursery.start_soon(self._watch.run)
             node.pump()
             yield
 
@@ -227,7 +232,7 @@ class Daemon:
             "up_rate": rates.up_rate,
             "down_rate": rates.down_rate,
             "cap_rate": numbers.cap.cap_rate,
-            "uplink_rate": numbers.cap.uplink_rate,
+            "cap": _cap_figures(numbers.cap),
             "uploaded_bytes": rates.uploaded_bytes,
             "edge_bytes": numbers.edge_bytes,
             "peer_bytes": numbers.peer_bytes,
@@ -268,6 +273,10 @@ class Daemon:
                 for source in (*fetch.sources.all, *fetch.sources.former.values())
             ],
         }
+
+
+def _cap_figures(cap: CapStatistics) -> Mapping[str, JSON]:
+    return {**asdict(cap), "grounds": cap.grounds.value}
 
 
 @dataclass(frozen=True, slots=True)

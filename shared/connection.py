@@ -124,11 +124,6 @@ class Connection:
         return self._peer is not None and self._loss is None
 
     @property
-    def is_greeting(self) -> bool:
-        """The handshake is under way."""
-        return self._peer is None and self._loss is None
-
-    @property
     def loss(self) -> ConnectionLost | None:
         """Why it ended, if it did."""
         return self._loss
@@ -193,12 +188,21 @@ class Connection:
             streams=len(self._streams),
         )
 
+    def take_shortest_rtt(self) -> float | None:
+        """The shortest round trip, in seconds, since the last call; None if none was measured."""
+        return self._engine.take_shortest_rtt()
+
     # For the endpoint
 
     @property
     def wants_turn(self) -> bool:
         """Stream data waits for a turn at the gate."""
         return self._engine.wants_turn and self._loss is None
+
+    @property
+    def is_brief(self) -> bool:
+        """What waits for a turn is less than a datagram of some stream."""
+        return self._engine.is_brief
 
     @property
     def has_more(self) -> bool:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -23,6 +22,7 @@ from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
 from shared.core.ids import HostPort, NodeId
 from shared.core.passes import Passes
+from shared.endpoint_statistics import EndpointStatistics
 from shared.identity import Identity
 from shared.outlet import Outlet
 from shared.quic import QuicEngine
@@ -33,22 +33,9 @@ from shared.timers import Timers
 READS_PER_WAKE, BYTES_PER_WAKE = 64, 1 << 20  # then other tasks get their turn
 MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
 HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_DATAGRAMS = 2  # a flight may make
 LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest destination id
 MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointStatistics:
-    """A frozen view of an endpoint. Bytes count IP and UDP headers: what the line carries."""
-
-    connections: int
-    half_open: int  # unfinished handshakes of strangers
-    bytes_sent: int
-    bytes_received: int
-    datagrams_sent: int
-    datagrams_received: int
-    unsent_datagrams: int  # built, but the system refused them
-    unwanted_datagrams: int  # garbage, or for nobody here
 
 
 class Endpoint:
@@ -90,10 +77,15 @@ class Endpoint:
         """The gate that all datagrams are charged to; change its rate with `set_rate`."""
         return self._gate
 
-    def set_rate(self, rate: float | None) -> None:
+    def set_rate(self, rate: float | None, burst_bytes: float | None = None) -> None:
         """Let at most `rate` bytes/s leave, headers included; None for no bound, 0 to hold all data."""
-        self._gate.set_rate(rate, clock.now())
-        self._wake()
+        now = clock.now()
+        self._gate.set_rate(rate, now, burst_bytes)
+        self._wake_by(self._gate.ready_at(now), now)
+
+    def established(self) -> Iterator[Connection]:
+        """Connections whose handshakes are over."""
+        return (connection for connection in list(self._connections) if connection.is_established)
 
     async def connect(
         self,
@@ -136,6 +128,7 @@ class Endpoint:
             connections=sum(connection.is_established for connection in self._connections),
             half_open=len(self._half_open),
             bytes_sent=self._outlet.bytes,
+            header_bytes_sent=self._outlet.header_bytes,
             bytes_received=self._received[1],
             datagrams_sent=self._outlet.datagrams,
             datagrams_received=self._received[0],
@@ -205,7 +198,7 @@ class Endpoint:
         now = clock.now()
         for connection in list(self._connections):
             connection.close(Reason.SHUTDOWN, "the node is stopping")
-            self._transmit(connection, now)
+            self._transmit(connection, now)  # behind a busy gate some will have to find out for themselves
         self._is_closed = True
         self._arrival.unpark_all()
 
@@ -255,7 +248,7 @@ class Endpoint:
         if isinstance(verdict, Welcome):
             return self._welcome(verdict, now)
         self._unwanted += 1
-        if verdict is not None:
+        if verdict is not None and self._gate.admits(now):
             self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE)
         return None
 
@@ -300,14 +293,15 @@ class Endpoint:
         self._passes.discard(connection)
         self._gate.withdraw(connection)
 
-    def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
+    def _transmit(self, connection: Connection, now: float, turn: int | None = None) -> None:
         if self._outlet.is_full and not connection.is_over:
             self._touched[connection] = None  # the driving task comes back to it
             return
         self._touched.pop(connection, None)
-        if connection.is_greeting and not turn and not self._gate.is_open:
-            self._gate.ask_to_greet(connection)  # the tasks give turns after everything else
-            self._arm(connection, now)
+        needs = 1 if connection.is_established else HANDSHAKE_DATAGRAMS
+        if turn is None and not connection.is_over and not self._gate.admits(now, needs):
+            self._gate.ask_at_once(connection, needs)
+            self._timers.discard(connection)  # set anew after its turn
             return
         how = Pass.TURN if turn else Pass.AT_ONCE
         may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
@@ -318,14 +312,14 @@ class Endpoint:
             if may_pass and len(data) > segment_bytes:
                 self._passes.passed(connection, now)
 
-        connection.transmit(now, out, gated=not may_pass, turn=turn)
+        connection.transmit(now, out, gated=not may_pass, turn=turn or 0)
         if self._outlet.is_full:
             self._wake()
         if connection.is_over:
             self._remove(connection)
             return
         if connection.wants_turn and not self._gate.is_open:
-            self._gate.ask(connection)
+            self._gate.ask(connection, brief=connection.is_brief)
         if connection.has_more:
             self.touch(connection)
         self._arm(connection, now)

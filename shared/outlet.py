@@ -20,6 +20,7 @@ class Outlet:
     def __init__(self, sock: DatagramSocket, gate: Gate[Connection]) -> None:
         self.datagrams = 0  # that left
         self.bytes = 0
+        self.header_bytes = 0  # of these
         self.refused = 0  # datagrams that the system would not send at all
         self._socket = sock
         self._gate = gate
@@ -43,8 +44,10 @@ class Outlet:
             return False
         if sent < len(data):
             self._backlog.append((bytes(data[sent:]), segment_bytes, recipient))
-        size = len(data) + datagrams * header_bytes(recipient)
+        headers = datagrams * header_bytes(recipient)
+        size = len(data) + headers
         self.datagrams += datagrams
+        self.header_bytes += headers
         self.bytes += size
         # Read anew: however long the system kept us waiting, no byte counts as gone before it was.
         self._gate.charge(size, how, clock.now())

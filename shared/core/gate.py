@@ -3,24 +3,30 @@
 It stands *before* packets are built. A connection with stream data to send asks; once the
 bucket holds a quantum, the gate gives turns, round robin, until less than one full datagram is
 left. A turn is for as many datagrams as the bucket holds, shared out over those who wait. Whatever
-really leaves is charged with its IP and UDP headers. Datagrams that cannot wait
-(acknowledgements, window updates, probes, closes) leave at once, but they are charged
-too, so they come out of what data may use. A handshake is several datagrams in one flight: it waits
-until there is room for them all, but before everybody else.
+really leaves is charged with its IP and UDP headers.
 
-Two invariants, of any stretch that ends with a turn's datagram, whatever else left within it:
+The order. First come *at once* passes: acknowledgements, handshakes, window updates, probes, closes.
+They leave without asking whenever the bucket covers a full datagram, and wait for just that
+otherwise, before all data. Acknowledgements that wait are one acknowledgement in the end, so a
+download whose acknowledgements alone would fill a slow line is paced by this, and never broken. Then
+*brief* askers, who have less than a datagram to send: requests, messages, the end of a piece. Then bulk.
 
-    of W seconds                 bytes out  <=  rate x W + burst
-    of a second, and of 100 ms   bytes out  <=  PEAK x rate x W     (100 ms from SLOW_RATE on)
+Two invariants. Call `level` what the bucket holds (burst at most; negative is a debt). Of any stretch
+of W seconds that ends with a level of L
 
-The bucket keeps the first, a ledger of what left lately the second. One that ends with at-once
-datagrams exceeds them by no more than those; one that ends with a handshake, the first by its flight.
+    bytes out  <=  rate x W + burst - L
+    bytes out  <=  PEAK x rate x W          for W of a second, and of 100 ms from SLOW_RATE on
+
+Nothing leaves unless the bucket and the windows (ledgers of what left lately) cover it, so L >= 0. Only
+an at-once pass that makes more datagrams than it asked room for (a very long handshake flight)
+can make a debt, which everything after it waits out. A byte counts in a window as the time that it took
+at the rate of its day: when the rate falls, nothing has to be made up for, and nothing stalls.
 
 Why both. The bucket spreads datagrams out, and its burst decides how much time a late timer may make
 up for: what does not fit into the bucket is lost to the rate. With a burst short enough for a strict
 window, a busy machine loses 3 % of the rate to timers; with a longer one, a window of 100 ms goes
-over by a burst. The ledger holds back just that turn which would go over. Below SLOW_RATE 100 ms are so few
-datagrams that only the second is kept.
+over by a burst. The windows hold back just that turn which would go over. Below SLOW_RATE 100 ms are
+so few datagrams that only the second is kept.
 
 The quantum. Waking for every datagram costs more than building it, so turns begin when
 QUANTUM_SECONDS of the rate are there, whole datagrams, at least one. It is what our own bursts add to
@@ -45,10 +51,9 @@ TURN_BYTES = MAX_DATAGRAM_BYTES + HEADER_BYTES_V6  # what a turn may cost at mos
 BURST_SECONDS = 0.01
 OPEN_DATAGRAMS = 64  # a turn at an open gate
 QUANTUM_SECONDS = 0.004
-PEAK = 1.0165  # a window over the rate: what a late timer may make up for
+PEAK = 1.02  # a window over the rate: what a late timer may make up for
 WINDOWS = (1.0, 0.1)  # seconds
 SLOW_RATE = 500_000.0  # bytes/s; below it 100 ms are under 36 datagrams, too coarse for PEAK
-FLIGHT_DATAGRAMS = 3  # of a handshake
 
 Asker = TypeVar("Asker", bound=Hashable)
 
@@ -75,7 +80,7 @@ class GateStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Turn(Generic[Asker]):
-    """Leave to send up to so many datagrams."""
+    """Leave to send up to so many datagrams of data; 0: only what cannot wait."""
 
     asker: Asker
     datagrams: int
@@ -86,11 +91,11 @@ def burst_for(rate: float) -> float:
     return max(2.0 * TURN_BYTES, rate * BURST_SECONDS)
 
 
-def peak_for(rate: float, seconds: float) -> float:
-    """Bytes that may leave in a window of that length, one datagram in any case; `inf` if it is not kept."""
-    if seconds < WINDOWS[0] and rate < SLOW_RATE:
+def peak_seconds(rate: float, window: float) -> float:
+    """How much time at the rate (bytes/s) a window may hold, a datagram in any case; `inf`: it is not kept."""
+    if window < WINDOWS[0] and rate < SLOW_RATE:
         return inf
-    return max(TURN_BYTES, PEAK * rate * seconds)
+    return max(TURN_BYTES / rate, PEAK * window)
 
 
 class Gate(Generic[Asker]):
@@ -104,8 +109,9 @@ class Gate(Generic[Asker]):
         self._is_open = rate is None
         self._bucket = TokenBucket(rate or 0.0, self._burst(rate or 0.0))
         self._windows = tuple(map(RateWindow, WINDOWS))
+        self._at_once: OrderedDict[Asker, float] = OrderedDict()  # with the level each waits for
+        self._brief: OrderedDict[Asker, None] = OrderedDict()
         self._waiting: OrderedDict[Asker, None] = OrderedDict()
-        self._greeting: OrderedDict[Asker, None] = OrderedDict()  # with a handshake to send
         self._is_giving = False  # a quantum was there, and a datagram still is
         self._meter = RateMeter()
         self._bytes = {Pass.TURN: 0, Pass.AT_ONCE: 0}
@@ -132,40 +138,56 @@ class Gate(Generic[Asker]):
         wanted = min(QUANTUM_SECONDS * self._bucket.rate, self._bucket.burst_bytes)
         return max(1, int(wanted // TURN_BYTES)) * float(TURN_BYTES)
 
-    def set_rate(self, rate: float | None, now: float) -> None:
-        """Change the rate from `now` on. Raises ValueError for a rate below 0 or not finite.
+    def set_rate(self, rate: float | None, now: float, burst_bytes: float | None = None) -> None:
+        """Change the rate from `now` on, and the burst if one is given.
 
+        Raises ValueError for a rate below 0 or not finite, and for a burst below `TURN_BYTES`.
         A gate that was open starts with an empty bucket: its last bytes knew no bound.
         """
+        if burst_bytes is not None:
+            if burst_bytes < TURN_BYTES:
+                raise ValueError(f"a burst of {burst_bytes} bytes; one datagram takes {TURN_BYTES}")
+            self._burst_bytes = burst_bytes
         if rate is not None:
             self._bucket.set_rate(rate, now, self._burst(rate))
             if self._is_open:
                 self._bucket.empty(now)
         self._is_open = rate is None
 
-    def ask(self, asker: Asker) -> None:
-        """Queue for a turn; asking twice is asking once."""
-        if asker not in self._waiting:
-            self._waiting[asker] = None
+    def admits(self, now: float, datagrams: int = 1) -> bool:
+        """What cannot wait may leave now: so many datagrams are covered, and nobody waits for that."""
+        if self._is_open or self.paused:
+            return True
+        return not self._at_once and self._level(now) >= self._needed(datagrams)
 
-    def ask_to_greet(self, asker: Asker) -> None:
-        """Queue for room for a handshake, before all who ask for a turn."""
-        self._greeting[asker] = None
+    def ask_at_once(self, asker: Asker, datagrams: int = 1) -> None:
+        """Queue for a turn of 0 datagrams, before all data, for what was not admitted."""
+        self._at_once.setdefault(asker, float(datagrams * TURN_BYTES))
+
+    def ask(self, asker: Asker, *, brief: bool = False) -> None:
+        """Queue for a turn; asking twice is asking once. `brief`: for less than a datagram."""
+        if brief:
+            self._waiting.pop(asker, None)
+            self._brief.setdefault(asker, None)
+        elif asker not in self._brief:
+            self._waiting.setdefault(asker, None)
 
     def withdraw(self, asker: Asker) -> None:
-        """Leave the queue, if in it."""
+        """Leave the queues, if in one."""
+        self._at_once.pop(asker, None)
+        self._brief.pop(asker, None)
         self._waiting.pop(asker, None)
-        self._greeting.pop(asker, None)
 
     def next_turn(self, now: float) -> Turn[Asker] | None:
         """Who may now send, and how much, or None. The asker leaves the queue and may ask again.
 
         What it sends must be charged before the next call; sending nothing costs nothing.
         """
-        if self._greeting:
-            if self._room_at(self._flight_bytes(), now) > now:
-                return None
-            return Turn(self._greeting.popitem(last=False)[0], FLIGHT_DATAGRAMS)
+        if self._at_once:
+            return self._next_at_once(now)
+        if self._brief and self._covers_one(now):
+            self._turns += 1
+            return Turn(self._brief.popitem(last=False)[0], 1)
         if not self._waiting:
             return None
         datagrams = self._share(now)
@@ -178,21 +200,26 @@ class Gate(Generic[Asker]):
         """Account for datagrams of `count` bytes, headers included, that left at `now`."""
         self._bytes[how] += count
         self._meter.add(count, now)
-        for window in self._windows:
-            window.add(count, now)
         if not self._is_open:
             self._bucket.take(count, now)
+        if self._bucket.rate and not self._is_open:
+            for window in self._windows:
+                window.add(count / self._bucket.rate, now)
 
     def ready_at(self, now: float) -> float:
         """When the next turn can be given: `inf` if nobody waits or the gate is paused."""
-        if self._greeting:
-            return self._room_at(self._flight_bytes(), now)
-        if not self._waiting or self.paused:
+        if not (self._at_once or self._brief or self._waiting):
             return inf
-        if self._is_open:
+        if self._is_open or (self._at_once and self.paused):
             return now
+        if self.paused:
+            return inf
+        if self._at_once:
+            return self._covered_at(self._needed_by_first(), now)
+        if self._brief:
+            return self._covered_at(TURN_BYTES, now)
         self._is_giving &= self._level(now) >= TURN_BYTES
-        return max(self._bucket.ready_at(self._wanted(), now), self._room_at(self._wanted(), now))
+        return self._covered_at(self._wanted(), now)
 
     def statistics(self, now: float) -> GateStatistics:
         """A frozen view for screens and metrics."""
@@ -202,9 +229,42 @@ class Gate(Generic[Asker]):
             turn_bytes=self._bytes[Pass.TURN],
             at_once_bytes=self._bytes[Pass.AT_ONCE],
             turns=self._turns,
-            waiting=len(self._waiting),
+            waiting=len(self._brief) + len(self._waiting),
             debt_bytes=0.0 if self._is_open else max(0.0, -self._bucket.available(now)),
         )
+
+    def _next_at_once(self, now: float) -> Turn[Asker] | None:
+        if not (self._is_open or self.paused or self._level(now) >= self._needed_by_first()):
+            return None
+        return Turn(self._at_once.popitem(last=False)[0], 0)
+
+    def _needed_by_first(self) -> float:
+        return min(next(iter(self._at_once.values())), self._most())
+
+    def _needed(self, datagrams: int) -> float:
+        return min(datagrams * TURN_BYTES, self._most())
+
+    def _most(self) -> float:
+        """Bytes that can ever be covered at once."""
+        rate = self._bucket.rate
+        return min(self._bucket.burst_bytes, rate * peak_seconds(rate, WINDOWS[0]))
+
+    def _level(self, now: float) -> float:
+        """Bytes that bucket and windows cover."""
+        rate = self._bucket.rate
+        left = min(peak_seconds(rate, window.seconds) - window.total(now) for window in self._windows)
+        return min(self._bucket.available(now), rate * left)
+
+    def _covered_at(self, count: float, now: float) -> float:
+        """When so many bytes will be covered."""
+        rate = self._bucket.rate
+        return max(
+            self._bucket.ready_at(count, now),
+            *(each.ready_at(peak_seconds(rate, each.seconds) - count / rate, now) for each in self._windows),
+        )
+
+    def _covers_one(self, now: float) -> bool:
+        return self._is_open or (not self.paused and self._level(now) >= TURN_BYTES)
 
     def _share(self, now: float) -> int:
         """Datagrams for the next asker; 0 while nobody gets a turn."""
@@ -221,22 +281,6 @@ class Gate(Generic[Asker]):
     def _wanted(self) -> float:
         """What must be there for the next turn: a quantum to begin with, then a datagram each."""
         return TURN_BYTES if self._is_giving else self.quantum_bytes
-
-    def _flight_bytes(self) -> float:
-        return min(FLIGHT_DATAGRAMS * TURN_BYTES, peak_for(self._bucket.rate, WINDOWS[0]))
-
-    def _level(self, now: float) -> float:
-        """Bytes that bucket and windows let leave at once."""
-        rate = self._bucket.rate
-        rooms = (peak_for(rate, window.seconds) - window.total(now) for window in self._windows)
-        return min(self._bucket.available(now), *rooms)
-
-    def _room_at(self, count: float, now: float) -> float:
-        """When the windows have room for `count` bytes: now, if nothing is bounded or all data is held."""
-        if self._is_open or self.paused:
-            return now
-        rate = self._bucket.rate
-        return max(each.ready_at(peak_for(rate, each.seconds) - count, now) for each in self._windows)
 
     def _burst(self, rate: float) -> float:
         return burst_for(rate) if self._burst_bytes is None else self._burst_bytes

@@ -13,6 +13,7 @@ them, so an upgrade that moves one fails there first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from aioquic._buffer import Buffer
 from aioquic.quic.connection import (
@@ -76,6 +77,7 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
             retry_source_connection_id=retry_source_connection_id,
         )
         self.wants_turn = False  # after `send`: stream data waits for a turn
+        self.is_brief = False  # what wants a turn is a small message, or the end of a large one
         self.has_more = False  # after `send`: others should have their turn, then we again
         self._loss = self._recovery = Recovery(
             congestion_control_algorithm=configuration.congestion_control_algorithm,
@@ -148,6 +150,11 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
             in_flight_bytes=self._loss.bytes_in_flight,
             lost_datagrams=self._recovery.lost_packets,
         )
+
+    def take_shortest_rtt(self) -> float | None:
+        """The shortest round trip since the last call, less what the peer says it waited; None: no sample."""
+        shortest, self._recovery.shortest_rtt = self._recovery.shortest_rtt, inf
+        return shortest if shortest < inf else None
 
     # What the shell does
 
@@ -307,6 +314,9 @@ class QuicEngine(BatchReceiver, ConsumedWindows):
         self._pacing_at = self._pacer.ready_at(now)
         if self._pacing_at is None or self._pacing_at < now + SOON_SECONDS:
             self.wants_turn = self._gated
+            self.is_brief = self._gated and any(
+                _has_data(stream) and not self._batchable(stream) for stream in self._streams_queue
+            )
             self.has_more = not self._gated and any(map(self._could_send, self._streams_queue))
 
     def _could_send(self, stream: QuicStream) -> bool:

@@ -103,6 +103,7 @@ class Recovery(QuicPacketRecovery):
 
     highest_sent = -1  # over all packet number spaces, which share one count
     lost_packets = 0
+    shortest_rtt = inf  # since somebody took it
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         """A packet or a batch leaves."""
@@ -157,6 +158,7 @@ class Recovery(QuicPacketRecovery):
         self._rtt_min = min(self._rtt_min, self._rtt_latest)
         if self._rtt_latest > self._rtt_min + ack_delay:
             self._rtt_latest -= ack_delay
+        self.shortest_rtt = min(self.shortest_rtt, self._rtt_latest)
         if not self._rtt_initialized:
             self._rtt_first_sample_time = now
             self._rtt_initialized = True

@@ -52,7 +52,9 @@ class Leecher:
             while True:
                 with trio.move_on_after(self._random.expovariate(1 / stay_seconds) if stay_seconds else 1e9):
                     await self._take_part(endpoint)
-                await trio.sleep(self._random.expovariate(1 / away_seconds) if away_seconds else AGAIN_SECONDS)
+                await trio.sleep(
+                    self._random.expovariate(1 / away_seconds) if away_seconds else AGAIN_SECONDS
+                )
 
     async def _take_part(self, endpoint: Endpoint) -> None:
         try:

@@ -21,7 +21,9 @@ class Shares:
 def shares(samples: Sequence[Sample], available_rate: float) -> Shares:
     """Of what was sent, in bytes, at an available rate in bytes/s; windows longer than it are left out."""
     seconds = samples[-1].at - samples[0].at
-    worst = {length: worst_window(samples, length) / available_rate for length in WINDOWS if length <= seconds}
+    worst = {
+        length: worst_window(samples, length) / available_rate for length in WINDOWS if length <= seconds
+    }
     return Shares(worst, mean_rate(samples) / available_rate)
 
 
