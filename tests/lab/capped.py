@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,16 @@ from pathlib import Path
 from tests.lab.daemons import PENSTOCK, ROOT, Daemons, end, environment, first_line, make_film
 from tests.lab.lab import Lab, open_lab
 from tests.lab.line import LabError, Line, mbit
-from tests.lab.samples import Recording, Sample, in_ip_bytes
+from tests.lab.samples import Recording, Sample, between, in_ip_bytes
+from tests.lab.windows import Shares, shares
 
 FILM_BYTES = 24 << 20
 SAMPLE_SECONDS = 0.002
 SETTLE_SECONDS = 4.0  # from the first leecher's joining on: slow start, requests, tickets
 JOIN_SECONDS = 60.0
-AWAY = Line("core", up_rate=mbit(1000), down_rate=mbit(1000))
+CORE = Line("core", up_rate=mbit(1000), down_rate=mbit(1000))
+NARROW = mbit(1)  # the core's uplink, where leechers could be served by the edge instead
+CROWD = Line("crowd", up_rate=mbit(1000), down_rate=mbit(1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Home:
             "home", up_rate, down_rate, self.delay_seconds,
             queue_seconds=0.2, up_loss=self.loss, hosts=("pc", "tv"),
         )  # fmt: skip
-        return AWAY, home
+        return CORE, home
 
 
 @dataclass(slots=True)
@@ -74,8 +77,9 @@ class Scene:
             raise LabError(f"{count} leechers did not join within {JOIN_SECONDS:g} seconds")
         return process
 
-    def full_leechers(self, hosts: tuple[str, ...]) -> None:
-        """Peers that only download, each of which wants the whole film."""
+    def full_leechers(self, hosts: Sequence[str]) -> None:
+        """Peers that only download, each of which wants the whole film; the edge has a line too narrow for it."""
+        self.lab.set_line("core", up_rate=NARROW)
         for host in hosts:
             self.daemons.start_peer(host, "--mode", "direct")
         for host in hosts:
@@ -85,6 +89,14 @@ class Scene:
                 [*PENSTOCK, *fetch],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
             )  # fmt: skip
+
+    def rest(self, seconds: float) -> None:
+        """The length of a measurement; raises LabError if a daemon ended meanwhile."""
+        time.sleep(seconds)
+        for name, daemon in self.daemons.running.items():
+            if daemon.poll() is not None:
+                log = (self.daemons.folder / f"{name}.log").read_text(errors="replace").strip()
+                raise LabError(f"{name} ended: {log[-500:]}")
 
     def sent(self, host: str = "pc") -> tuple[Sample, ...]:
         """What a host sent so far, in IP bytes, at the modem's port."""
@@ -109,3 +121,38 @@ def open_scene(home: Home, *leecher_lines: Line, seed: int = 1, **settings: str)
         daemons.start_peer("pc", "--uplink", f"{said:g} Mbit/s", **settings)
         title = f"{daemons.tracker}/{film.title_id.hex()}"
         yield Scene(lab, daemons, recording, film.infohash.hex(), title)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a peer sent: from before its start, and from when all leechers were served."""
+
+    whole: tuple[Sample, ...]
+    steady: tuple[Sample, ...]
+
+    def shares(self, line_rate: float) -> Shares:
+        """The worst windows of all the time, the mean of the steady part."""
+        return Shares(shares(self.whole, line_rate).worst, shares(self.steady, line_rate).mean)
+
+
+def run_light(home: Home, leechers: int, seconds: float, churn: tuple[float, ...] = ()) -> Run:
+    """Light leechers ask for so many seconds."""
+    with open_scene(home, CROWD) as scene:
+        scene.light_leechers("crowd", leechers, *churn)
+        return _steady(scene, seconds)
+
+
+def run_full(home: Home, leechers: int, seconds: float) -> Run:
+    """Full peers, each behind a line of its own, ask for so many seconds."""
+    names = [f"far{number}" for number in range(leechers)]
+    with open_scene(home, *(Line(name, mbit(10), mbit(50)) for name in names)) as scene:
+        scene.full_leechers(names)
+        return _steady(scene, seconds)
+
+
+def _steady(scene: Scene, seconds: float) -> Run:
+    scene.rest(SETTLE_SECONDS)
+    begin_at = time.monotonic()
+    scene.rest(seconds)
+    sent = scene.sent()
+    return Run(sent, between(sent, begin_at, time.monotonic()))

@@ -19,6 +19,7 @@ from shared.core import manifest, merkle
 from shared.core.entries import entry_of
 from shared.core.ids import TitleId
 from shared.core.manifest import Manifest
+from shared.core.segments import Media, lay_out
 from shared.core.shape import PIECE_BYTES
 from shared.identity import Identity
 from shared.piece_store import PieceStore
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 PENSTOCK = (sys.executable, "-c", "import sys; from shared.cli import main; sys.exit(main())")
 START_SECONDS = 60.0
 STORE_BYTES = 10**9
+INIT_BYTES, SEGMENT_BYTES, SEGMENT_MS = 1000, 2_000_000, 4000
 TITLE_ID = TitleId(b"a film for a lab")
 
 
@@ -131,11 +133,19 @@ def environment() -> dict[str, str]:
 
 
 def make_film(edge_folder: Path, length: int) -> tuple[Manifest, list[bytes]]:
-    """Random bytes as a film that this edge has published, and its pieces."""
+    """Random bytes, in segments as a film's, that this edge has published; and its pieces."""
+    segments = lay_out(INIT_BYTES, [(SEGMENT_BYTES, SEGMENT_MS)] * (length // SEGMENT_BYTES))
+    length = INIT_BYTES + SEGMENT_BYTES * len(segments)
     data = Random(length).randbytes(length)
     pieces = [data[at : at + PIECE_BYTES] for at in range(0, length, PIECE_BYTES)]
     edge_folder.mkdir(parents=True, exist_ok=True)
     edge = Identity.load(edge_folder / "key")
     tree = merkle.layer_of_file(pieces, PIECE_BYTES)
-    draft = manifest.build("film.bin", tree, title="A film", title_id=TITLE_ID)
+    rate = 8 * SEGMENT_BYTES * 1000 // SEGMENT_MS
+    media = Media(
+        bandwidth=rate, average_bandwidth=rate, codecs="avc1.64001f",
+        duration_ms=len(segments) * SEGMENT_MS, height=720, width=1280,
+        init_bytes=INIT_BYTES, segments=segments,
+    )  # fmt: skip
+    draft = manifest.build("film.mp4", tree, title="A film", title_id=TITLE_ID, media=media)
     return manifest.parse(manifest.sign(draft, edge.private_key)), pieces
