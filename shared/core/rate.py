@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass
 from math import exp, inf
 
-
 WINDOW_GRAINS = 500  # bounds how many entries a window has
 EDGE_SECONDS = 1e-5  # nobody's clock is finer: both ends of a window belong to it
 ROUNDING = 1e-12

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.daemons import PENSTOCK, ROOT, Daemons, end, environment, first_line, make_film
@@ -58,10 +58,9 @@ class Scene:
 
     lab: Lab
     daemons: Daemons
-    recording: Recording
     infohash: str
     title: str
-    began_at: float = field(default_factory=time.monotonic)
+    recording: Recording | None = None
 
     def light_leechers(self, host: str, count: int, *churn: float) -> subprocess.Popen[str]:
         """Starts them, and waits until all have joined once; churn is seconds of staying and of being away."""
@@ -77,18 +76,23 @@ class Scene:
             raise LabError(f"{count} leechers did not join within {JOIN_SECONDS:g} seconds")
         return process
 
-    def full_leechers(self, hosts: Sequence[str]) -> None:
-        """Peers that only download, each of which wants the whole film; the edge has a line too narrow for it."""
+    def full_leechers(self, hosts: Sequence[str]) -> list[subprocess.Popen[str]]:
+        """Peers that only download, each of which wants the whole film; the edge has a line too narrow for it.
+
+        What they fetch with is returned.
+        """
         self.lab.set_line("core", up_rate=NARROW)
         for host in hosts:
             self.daemons.start_peer(host, "--mode", "direct")
-        for host in hosts:
-            fetch = ("fetch", self.title, "--output", str(self.daemons.folder / f"{host}.film"))
-            self.lab.popen(
-                host,
-                [*PENSTOCK, *fetch],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
-            )  # fmt: skip
+        return [self._fetch(host) for host in hosts]
+
+    def _fetch(self, host: str) -> subprocess.Popen[str]:
+        fetch = ("fetch", self.title, "--output", str(self.daemons.folder / f"{host}.film"))
+        return self.lab.popen(
+            host,
+            [*PENSTOCK, *fetch],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=environment(),
+        )  # fmt: skip
 
     def rest(self, seconds: float) -> None:
         """The length of a measurement; raises LabError if a daemon ended meanwhile."""
@@ -100,8 +104,16 @@ class Scene:
 
     def sent(self, host: str = "pc") -> tuple[Sample, ...]:
         """What a host sent so far, in IP bytes, at the modem's port."""
+        return in_ip_bytes(self._recorded().host(host).up)
+
+    def received(self, host: str) -> tuple[Sample, ...]:
+        """What a host was sent so far, in IP bytes, behind its modem."""
+        return in_ip_bytes(self._recorded().host(host).down)
+
+    def _recorded(self) -> Recording:
+        assert self.recording is not None, "open_scene records"
         self.recording.refresh()
-        return in_ip_bytes(self.recording.host(host).up)
+        return self.recording
 
 
 @contextmanager
@@ -112,15 +124,20 @@ def open_scene(home: Home, *leecher_lines: Line, seed: int = 1, **settings: str)
         open_lab(*home.lines(), *leecher_lines, seed=seed) as lab,
         lab.record(SAMPLE_SECONDS) as recording,
     ):
-        daemons = Daemons(lab, Path(folder), ipv6=home.ipv6)
-        film, pieces = make_film(daemons.folder / "edge", FILM_BYTES)
-        daemons.stock(film, pieces, "edge", "pc")
-        daemons.catalogue(film)
-        daemons.start_core("core")
         said = home.uplink if home.said is None else home.said
-        daemons.start_peer("pc", "--uplink", f"{said:g} Mbit/s", **settings)
-        title = f"{daemons.tracker}/{film.title_id.hex()}"
-        yield Scene(lab, daemons, recording, film.infohash.hex(), title)
+        scene = stocked(Daemons(lab, Path(folder), ipv6=home.ipv6), f"{said:g}", FILM_BYTES, **settings)
+        scene.recording = recording
+        yield scene
+
+
+def stocked(daemons: Daemons, uplink: str, film_bytes: int, **settings: str) -> Scene:
+    """Starts a tracker, an edge and the peer `pc`, which holds a film; its uplink is said in Mbit/s."""
+    film, pieces = make_film(daemons.folder / "edge", film_bytes)
+    daemons.stock(film, pieces, "edge", "pc")
+    daemons.catalogue(film)
+    daemons.start_core("core")
+    daemons.start_peer("pc", "--uplink", f"{uplink} Mbit/s", **settings)
+    return Scene(daemons.lab, daemons, film.infohash.hex(), f"{daemons.tracker}/{film.title_id.hex()}")
 
 
 @dataclass(frozen=True, slots=True)

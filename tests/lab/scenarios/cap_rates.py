@@ -21,8 +21,8 @@ GOALS: dict[str, Goal] = {
 def run(report: Report, *, is_quick: bool) -> None:
     """See above."""
     chosen = ["rate50"] if is_quick else list(HOMES)
-    runs = {name: (HOMES[name].uplink, run_light(HOMES[name], 5, 8.0 if is_quick else 25.0)) for name in chosen}
-    report.skip(
-        [name for name in GOALS if name.partition("_")[0] not in chosen], "not in the quick form"
-    )
+    runs = {
+        name: (HOMES[name].uplink, run_light(HOMES[name], 5, 8.0 if is_quick else 25.0)) for name in chosen
+    }
+    report.skip([name for name in GOALS if name.partition("_")[0] not in chosen], "not in the quick form")
     tell(report, "Shares of the uplink, by its Mbit/s, five leechers", runs)

@@ -30,7 +30,9 @@ def run(report: Report, *, is_quick: bool) -> None:
         runs["one"] = run_light(HOME, 1, 20.0)
         runs["fifty"] = run_light(HOME, 50, 30.0)
         runs["churn"] = run_light(HOME, 20, 30.0, churn=(4.0, 1.0))
-    tell(report, "Shares of a 10 Mbit/s uplink, by leechers", {name: (10, each) for name, each in runs.items()})
+    tell(
+        report, "Shares of a 10 Mbit/s uplink, by leechers", {name: (10, each) for name, each in runs.items()}
+    )
 
 
 def tell(report: Report, title: str, runs: dict[str, tuple[float, Run]]) -> None:
