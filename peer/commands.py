@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from peer import sharing_commands
+
 if TYPE_CHECKING:
     from peer.config import PeerConfig
 
@@ -19,6 +21,7 @@ def register(app: App) -> None:
     """Adds the viewer's commands."""
     viewer = App(name="peer")
     viewer.default(peer)
+    sharing_commands.register(viewer)
     app.command(viewer)
     for command in (play, fetch, publish, demo):
         app.command(command)

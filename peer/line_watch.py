@@ -123,6 +123,10 @@ class LineWatch:
             self.read()
             await trio.sleep(SAMPLE_SECONDS)
 
+    def sent_bytes(self) -> int:
+        """Everything that left since the start, headers counted."""
+        return self._endpoint.statistics().bytes_sent
+
     def read(self) -> None:
         """One sample, and the gate set by it."""
         now = clock.now()

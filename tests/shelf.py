@@ -20,7 +20,7 @@ from peer import m3u8
 from peer.player import serve_player
 from peer.titles import JSON, Reader
 from shared.core.errors import PenstockError, Reason, Refused
-from shared.core.ids import InfoHash, TitleId
+from shared.core.ids import InfoHash, Mode, TitleId
 from shared.core.manifest import Manifest, build, parse, sign
 from shared.core.merkle import layer_of_file
 from shared.core.messages import Entry, Rendition
@@ -85,6 +85,7 @@ class Shelf:
     cut_at: int | None = None  # reads from here on raise `reading`
     hold_at: int | None = None  # reads from here on wait for ever
     playing: list[bool] = field(default_factory=list)  # what each reader was opened for
+    chosen: list[tuple[Mode | None, float | None, bool | None]] = field(default_factory=list)
     largest_read: int = 0
     reads: int = 0
     opened: int = 0
@@ -137,6 +138,9 @@ class Shelf:
     def open_reader(self, infohash: InfoHash, *, playing: bool) -> Reader:
         self.playing.append(playing)
         return ShelfReader(self, infohash)
+
+    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+        self.chosen.append((mode, pause_seconds, metered_here))
 
     def statistics(self) -> Mapping[str, JSON]:
         return {
