@@ -254,6 +254,7 @@ class Daemon:
             "down_rate": rates.down_rate,
             "cap_rate": numbers.cap.cap_rate,
             "cap": _cap_figures(numbers.cap),
+            "sent_bytes": self._watch.sent_bytes(),
             "sharing": self._sharing.statistics(),
             "uploaded_bytes": rates.uploaded_bytes,
             "edge_bytes": numbers.edge_bytes,

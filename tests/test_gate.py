@@ -111,7 +111,7 @@ def test_a_rate_that_falls_stalls_nothing() -> None:
 
 @given(rate=st.integers(20_000, 500_000))
 def test_data_alone(rate: int) -> None:
-    """Data alone uses the rate: of each second, at most a datagram's worth is lost, as the next would not fit."""
+    """Data alone uses the rate: of each second at most a datagram is lost, as the next would not fit."""
     total = sum(size for _, size, _ in run(Gate(rate), [], until=3.0))
     assert (rate - TURN_BYTES) * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
 

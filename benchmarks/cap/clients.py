@@ -95,8 +95,9 @@ class Transmission:
     def upload(self, job: Job) -> list[subprocess.Popen[str]]:
         """See Client."""
         settings = {
-            "speed-limit-up-enabled": True, "speed-limit-up": job.limit // 1000, "upload-slots-per-torrent": SLOTS,
-            "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False, "port-forwarding-enabled": False,
+            "speed-limit-up-enabled": True, "speed-limit-up": job.limit // 1000,
+            "upload-slots-per-torrent": SLOTS, "port-forwarding-enabled": False,
+            "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False,
             "peer-port": PORT, "rpc-enabled": False, "watch-dir-enabled": True, "start-added-torrents": True,
             "watch-dir": str(job.scratch / "watch"), "download-dir": str(job.folder),
         }  # fmt: skip
@@ -109,7 +110,7 @@ class Transmission:
 
 
 class Penstock:
-    """Penstock: a tracker, an edge on a line too narrow to serve, a peer that has a film, and five that want it."""
+    """Penstock: a tracker, an edge too narrow to serve, a peer that has a film, and five that want it."""
 
     name = "penstock"
     package: str | None = None

@@ -47,14 +47,8 @@ def make(folder: str, size: str) -> None:
 
 def seed(torrent: str, folder: str, address: str, rate: str) -> None:
     """With its own limit at `rate` bytes/s."""
-    session = lt.session(
-        QUIET
-        | {
-            "listen_interfaces": f"{address}:{PORT}",
-            "upload_rate_limit": int(rate),
-            "unchoke_slots_limit": SLOTS,
-        }
-    )
+    at = f"{address}:{PORT}"
+    session = _session(listen_interfaces=at, upload_rate_limit=int(rate), unchoke_slots_limit=SLOTS)
     parameters = _parameters(torrent, folder)
     parameters.flags |= lt.torrent_flags.seed_mode
     session.add_torrent(parameters)
@@ -63,10 +57,15 @@ def seed(torrent: str, folder: str, address: str, rate: str) -> None:
 
 def leech(torrent: str, folder: str, seeder: str) -> None:
     """From the seeder alone."""
-    session = lt.session(QUIET | {"listen_interfaces": "0.0.0.0:0", "upload_rate_limit": 1000})
+    session = _session(listen_interfaces="0.0.0.0:0", upload_rate_limit=1000)
     host, _, port = seeder.rpartition(":")
     session.add_torrent(_parameters(torrent, folder)).connect_peer((host, int(port)))
     _wait()
+
+
+def _session(**settings: Any) -> Any:
+    pack: Any = QUIET | settings
+    return lt.session(pack)
 
 
 def _parameters(torrent: str, folder: str) -> Any:
@@ -82,5 +81,7 @@ def _wait() -> None:
     os._exit(0)  # ending a session in order would take seconds
 
 
+VERBS: dict[str, Any] = {"make": make, "seed": seed, "leech": leech}
+
 if __name__ == "__main__":
-    {"make": make, "seed": seed, "leech": leech}[sys.argv[1]](*sys.argv[2:])
+    VERBS[sys.argv[1]](*sys.argv[2:])

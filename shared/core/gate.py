@@ -92,7 +92,7 @@ def burst_for(rate: float) -> float:
 
 
 def peak_seconds(rate: float, window: float) -> float:
-    """How much time at the rate (bytes/s) a window may hold, a datagram in any case; `inf`: it is not kept."""
+    """How much time at a rate (bytes/s) a window may hold, a datagram in any case; `inf`: it is not kept."""
     if window < WINDOWS[0] and rate < SLOW_RATE:
         return inf
     return max(TURN_BYTES / rate, PEAK * window)

@@ -59,11 +59,11 @@ class Scene:
     lab: Lab
     daemons: Daemons
     infohash: str
-    title: str
+    titles: dict[str, str]  # their addresses, by name
     recording: Recording | None = None
 
     def light_leechers(self, host: str, count: int, *churn: float) -> subprocess.Popen[str]:
-        """Starts them, and waits until all have joined once; churn is seconds of staying and of being away."""
+        """Starts them, and waits until all have joined; churn is seconds of staying and of being away."""
         address = self.lab.address6(host) if self.daemons.ipv6 else self.lab.address(host)
         arguments = (self.daemons.tracker, self.infohash, address, str(count), *map(str, churn))
         process = self.lab.popen(
@@ -77,7 +77,7 @@ class Scene:
         return process
 
     def full_leechers(self, hosts: Sequence[str]) -> list[subprocess.Popen[str]]:
-        """Peers that only download, each of which wants the whole film; the edge has a line too narrow for it.
+        """Peers that only download and want the whole film, as the edge's line is too narrow for it.
 
         What they fetch with is returned.
         """
@@ -87,7 +87,7 @@ class Scene:
         return [self._fetch(host) for host in hosts]
 
     def _fetch(self, host: str) -> subprocess.Popen[str]:
-        fetch = ("fetch", self.title, "--output", str(self.daemons.folder / f"{host}.film"))
+        fetch = ("fetch", self.titles["film"], "--output", str(self.daemons.folder / f"{host}.film"))
         return self.lab.popen(
             host,
             [*PENSTOCK, *fetch],
@@ -117,27 +117,38 @@ class Scene:
 
 
 @contextmanager
-def open_scene(home: Home, *leecher_lines: Line, seed: int = 1, **settings: str) -> Iterator[Scene]:
-    """The home with its peer, and what it needs; recording begins before the peer does."""
+def open_scene(
+    home: Home, *leecher_lines: Line, seed: int = 1, film_for_edge: int = 0, **settings: str
+) -> Iterator[Scene]:
+    """The home with its peer, and what it needs; recording begins before the peer does.
+
+    With `film_for_edge` the edge has another film of so many bytes, `other`.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="penstock-lab-") as folder,
         open_lab(*home.lines(), *leecher_lines, seed=seed) as lab,
         lab.record(SAMPLE_SECONDS) as recording,
     ):
         said = home.uplink if home.said is None else home.said
-        scene = stocked(Daemons(lab, Path(folder), ipv6=home.ipv6), f"{said:g}", FILM_BYTES, **settings)
+        daemons = Daemons(lab, Path(folder), ipv6=home.ipv6)
+        scene = stocked(daemons, f"{said:g}", FILM_BYTES, film_for_edge, **settings)
         scene.recording = recording
         yield scene
 
 
-def stocked(daemons: Daemons, uplink: str, film_bytes: int, **settings: str) -> Scene:
+def stocked(daemons: Daemons, uplink: str, film_bytes: int, film_for_edge: int = 0, **settings: str) -> Scene:
     """Starts a tracker, an edge and the peer `pc`, which holds a film; its uplink is said in Mbit/s."""
     film, pieces = make_film(daemons.folder / "edge", film_bytes)
     daemons.stock(film, pieces, "edge", "pc")
-    daemons.catalogue(film)
+    films = {"film": film}
+    if film_for_edge:
+        films["other"], pieces = make_film(daemons.folder / "edge", film_for_edge, "other")
+        daemons.stock(films["other"], pieces, "edge")
+    daemons.catalogue(*films.values())
     daemons.start_core("core")
     daemons.start_peer("pc", "--uplink", f"{uplink} Mbit/s", **settings)
-    return Scene(daemons.lab, daemons, film.infohash.hex(), f"{daemons.tracker}/{film.title_id.hex()}")
+    titles = {name: f"{daemons.tracker}/{each.title_id.hex()}" for name, each in films.items()}
+    return Scene(daemons.lab, daemons, film.infohash.hex(), titles)
 
 
 @dataclass(frozen=True, slots=True)

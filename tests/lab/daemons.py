@@ -32,7 +32,6 @@ PENSTOCK = (sys.executable, "-c", "import sys; from shared.cli import main; sys.
 START_SECONDS = 60.0
 STORE_BYTES = 10**9
 INIT_BYTES, SEGMENT_BYTES, SEGMENT_MS = 1000, 2_000_000, 4000
-TITLE_ID = TitleId(b"a film for a lab")
 
 
 @dataclass(slots=True)
@@ -58,14 +57,15 @@ class Daemons:
             for index, piece in enumerate(pieces):
                 store.put(film.infohash, index, piece)
 
-    def catalogue(self, film: Manifest) -> None:
-        """Puts a film into the catalogue of the tracker, which has not started yet."""
+    def catalogue(self, *films: Manifest) -> None:
+        """Puts films into the catalogue of the tracker, which has not started yet."""
 
         async def store_title() -> None:
             folder = self.folder / "tracker"
             folder.mkdir(exist_ok=True)
             async with open_store(folder / "tracker.db") as store:
-                await store.store_title(entry_of(film))
+                for film in films:
+                    await store.store_title(entry_of(film))
 
         trio.run(store_title)
 
@@ -132,11 +132,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 
 
-def make_film(edge_folder: Path, length: int) -> tuple[Manifest, list[bytes]]:
+def make_film(edge_folder: Path, length: int, name: str = "film") -> tuple[Manifest, list[bytes]]:
     """Random bytes, in segments as a film's, that this edge has published; and its pieces."""
     segments = lay_out(INIT_BYTES, [(SEGMENT_BYTES, SEGMENT_MS)] * (length // SEGMENT_BYTES))
     length = INIT_BYTES + SEGMENT_BYTES * len(segments)
-    data = Random(length).randbytes(length)
+    data = Random(name).randbytes(length)
     pieces = [data[at : at + PIECE_BYTES] for at in range(0, length, PIECE_BYTES)]
     edge_folder.mkdir(parents=True, exist_ok=True)
     edge = Identity.load(edge_folder / "key")
@@ -147,5 +147,7 @@ def make_film(edge_folder: Path, length: int) -> tuple[Manifest, list[bytes]]:
         duration_ms=len(segments) * SEGMENT_MS, height=720, width=1280,
         init_bytes=INIT_BYTES, segments=segments,
     )  # fmt: skip
-    draft = manifest.build("film.mp4", tree, title="A film", title_id=TITLE_ID, media=media)
+    draft = manifest.build(
+        f"{name}.mp4", tree, title=name, title_id=TitleId(name.encode().ljust(16)), media=media
+    )
     return manifest.parse(manifest.sign(draft, edge.private_key)), pieces

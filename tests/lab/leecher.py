@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from random import Random
 from typing import TypeVar
 
@@ -144,4 +145,4 @@ async def main(tracker: str, infohash: str, listen: str, count: str, *churn: str
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(partial(main, *sys.argv[1:]))
