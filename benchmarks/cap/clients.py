@@ -76,7 +76,7 @@ class Aria2:
     def upload(self, job: Job) -> list[subprocess.Popen[str]]:
         """See Client."""
         flags = (
-            "--no-conf", "--quiet", "--seed-ratio=0", "--bt-hash-check-seed=false", "--check-integrity=true",
+            "--no-conf", "--quiet", "--seed-ratio=0", "--check-integrity=true",
             "--enable-dht=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false",
             f"--listen-port={PORT}", f"--dir={job.folder}", f"--max-upload-limit={job.limit}",
         )  # fmt: skip

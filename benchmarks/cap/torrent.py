@@ -57,9 +57,11 @@ def seed(torrent: str, folder: str, address: str, rate: str) -> None:
 
 def leech(torrent: str, folder: str, seeder: str) -> None:
     """From the seeder alone."""
-    session = _session(listen_interfaces="0.0.0.0:0", upload_rate_limit=1000)
+    session = _session(listen_interfaces="0.0.0.0:0")
     host, _, port = seeder.rpartition(":")
-    session.add_torrent(_parameters(torrent, folder)).connect_peer((host, int(port)))
+    parameters = _parameters(torrent, folder)
+    parameters.flags |= lt.torrent_flags.disable_pex  # leechers do not hear of one another
+    session.add_torrent(parameters).connect_peer((host, int(port)))
     _wait()
 
 
