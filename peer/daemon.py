@@ -254,6 +254,7 @@ class Daemon:
             "down_rate": rates.down_rate,
             "cap_rate": numbers.cap.cap_rate,
             "cap": _cap_figures(numbers.cap),
+            "sent_bytes": self._watch.sent_bytes(),
             "sharing": self._sharing.statistics(),
             "uploaded_bytes": rates.uploaded_bytes,
             "edge_bytes": numbers.edge_bytes,
@@ -330,7 +331,7 @@ async def serve(
         ledger = await trio.to_thread.run_sync(Ledger, config.data / "uploads.db")
         daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store, ledger)
         cap = daemon.core.cap
-        gate: Gate[Any] = Gate(cap.gate_rate(), cap.burst_bytes())
+        gate: Gate[Any] = Gate(cap.gate_rate())
         listen, player = parse_host_port(config.listen), parse_host_port(config.player)
         async with (
             open_endpoint(

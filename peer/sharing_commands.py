@@ -1,4 +1,4 @@
-"""`penstock peer pause`, `resume` and `statement`: what a user does about their uploads."""
+"""`penstock peer pause`, `resume`, `statement` and `capcheck`: what a user does about their uploads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Door = Annotated[str | None, Parameter(help="Where the running peer's door is, l
 
 def register(viewer: App) -> None:
     """Adds the commands below `penstock peer`."""
-    for command in (pause, resume, statement):
+    for command in (pause, resume, statement, capcheck):
         viewer.command(command)
 
 
@@ -71,6 +71,39 @@ def statement(
     ledger = Ledger(folder / "uploads.db")
     made_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     print(statements.make(ledger, Identity.load(folder / "key"), month, made_at), end="")
+
+
+def capcheck(
+    *,
+    seconds: Annotated[float, Parameter(help="How long to count, 11 to 3600.")] = 60.0,
+    interface: Annotated[str | None, Parameter(help="What to count; else the default route's.")] = None,
+    uplink: Annotated[
+        str | None,
+        Parameter(help="What the line carries; else as the peer believes.", allow_leading_hyphen=True),
+    ] = None,
+    json: Annotated[bool, Parameter(negative=(), help="One line of JSON.")] = False,
+    config: Settings = None,
+    player: Door = None,
+) -> None:
+    """Prove the upload cap: count what this machine's interface sends, from outside the peer.
+
+    The system's counters are read for a minute, while the peer runs and uploads. Printed are the fullest
+    100 ms, second and ten seconds as shares of the line. The interface counts whatever this machine sends, so
+    keep it quiet meanwhile; what the peer says that it sent tells how much was others'. The status is 0 if
+    the peer uploaded and kept its cap, 3 if it did not keep it, 4 if this minute proves neither.
+    """
+    import sys
+
+    from peer import capcheck as check
+    from shared.core.units import parse_rate
+
+    if not 11 <= seconds <= 3600:
+        _fail("--seconds: from 11 (or there is no window of ten) to 3600")
+    line_rate = None if uplink is None else float(parse_rate(uplink))
+    settings = _settings(config, {"player": player})
+    proof = check.run(seconds, interface, line_rate, settings)
+    print(check.as_json(proof) if json else check.as_text(proof))
+    sys.exit(proof.verdict.status)
 
 
 def _settings(config: Path | None, flags: dict[str, str | None]) -> PeerConfig:

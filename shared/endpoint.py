@@ -249,7 +249,7 @@ class Endpoint:
             return self._welcome(verdict, now)
         self._unwanted += 1
         if verdict is not None and self._gate.admits(now):
-            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
+            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
@@ -307,7 +307,7 @@ class Endpoint:
         may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
 
         def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
-            if self._outlet.send(data, segment_bytes, recipient, how, now):
+            if self._outlet.send(data, segment_bytes, recipient, how):
                 connection.count_sent(-(-len(data) // segment_bytes), len(data))
             if may_pass and len(data) > segment_bytes:
                 self._passes.passed(connection, now)

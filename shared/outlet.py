@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from shared import clock
 from shared.connection import Connection
 from shared.core.gate import Gate, Pass
 from shared.sockets import DatagramSocket, header_bytes
@@ -30,9 +31,7 @@ class Outlet:
         """The system has no room: build nothing until `drain` returns."""
         return bool(self._backlog)
 
-    def send(
-        self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass, now: float
-    ) -> bool:
+    def send(self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass) -> bool:
         """Datagrams of `segment_bytes` (the last may be shorter) leave, now or as soon as there is room.
 
         False if they never will: no route, a network that is down. To QUIC they are lost.
@@ -50,7 +49,8 @@ class Outlet:
         self.datagrams += datagrams
         self.header_bytes += headers
         self.bytes += size
-        self._gate.charge(size, how, now)
+        # Read anew: however long the system kept us waiting, no byte counts as gone before it was.
+        self._gate.charge(size, how, clock.now())
         return True
 
     async def drain(self) -> None:

@@ -125,7 +125,7 @@ MUTANTS = (OneByteMore, OneByteUncounted, HeadersForgotten, BurstDoubled, AcksUn
 def test_mutants_are_found_out(mutant: type[Gate[str]], line: float) -> None:
     """The same check fails for each gate that is only a little wrong."""
     seconds = 0.5 if line >= FAST_LINE else 3.0
-    cases = [Case(line, seconds, at_once_share=share, lulls=((0.1, 0.1),)) for share in (0.0, 0.9)]
+    cases = [Case(line, seconds, at_once_share=share, lulls=((0.1, 0.1),)) for share in (0.0, 0.9, 3.0)]
     for case in cases:
         check(case)
     with pytest.raises(AssertionError):

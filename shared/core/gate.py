@@ -11,23 +11,26 @@ otherwise, before all data. Acknowledgements that wait are one acknowledgement i
 download whose acknowledgements alone would fill a slow line is paced by this, and never broken. Then
 *brief* askers, who have less than a datagram to send: requests, messages, the end of a piece. Then bulk.
 
-The invariant. Call `level` what the bucket holds (burst at most; negative is a debt). For any
-stretch of W seconds that ends with a level of L
+Two invariants. Call `level` what the bucket holds (burst at most; negative is a debt). Of any stretch
+of W seconds that ends with a level of L
 
     bytes out  <=  rate x W + burst - L
+    bytes out  <=  PEAK x rate x W          for W of a second, and of 100 ms from SLOW_RATE on
 
-Nothing leaves unless the level covers it, so L >= 0: any stretch keeps to rate x W + burst. Only
+Nothing leaves unless the bucket and the windows (ledgers of what left lately) cover it, so L >= 0. Only
 an at-once pass that makes more datagrams than it asked room for (a very long handshake flight)
-can make a debt, which everything after it waits out.
+can make a debt, which everything after it waits out. A byte counts in a window as the time that it took
+at the rate of its day: when the rate falls, nothing has to be made up for, and nothing stalls.
 
-Trade-off: the shorter the burst, the smoother the line and the more often a late timer wastes
-what the bucket could not save. `burst_for` takes a couple of datagrams or 10 ms of the rate,
-whichever is more: 1 % of a 1 s window.
+Why both. The bucket spreads datagrams out, and its burst decides how much time a late timer may make
+up for: what does not fit into the bucket is lost to the rate. With a burst short enough for a strict
+window, a busy machine loses 3 % of the rate to timers; with a longer one, a window of 100 ms goes
+over by a burst. The windows hold back just that turn which would go over. Below SLOW_RATE 100 ms are
+so few datagrams that only the second is kept.
 
-The quantum. Waking for every datagram costs more than building it, so turns begin when as much
-is saved up as the burst allows while still leaving LATE_SECONDS of room for a late timer (what
-does not fit into the bucket is lost to the rate). On a slow line, where the burst is a couple of
-datagrams, that is one datagram at a time; from some 5 Mbit/s on it is 6 to 9 ms of the rate.
+The quantum. Waking for every datagram costs more than building it, so turns begin when
+QUANTUM_SECONDS of the rate are there, whole datagrams, at least one. It is what our own bursts add to
+the delay of others on the line: 2 ms at a full cap.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from enum import Enum
 from math import inf
 from typing import Generic, TypeVar
 
-from shared.core.rate import RateMeter, TokenBucket
+from shared.core.rate import RateMeter, RateWindow, TokenBucket
 
 MAX_DATAGRAM_BYTES = 1350  # QUIC payload of the largest datagram; shared/quic_settings.py says why
 HEADER_BYTES_V4 = 28  # IPv4 20 + UDP 8
@@ -47,7 +50,10 @@ HEADER_BYTES_V6 = 48  # IPv6 40 + UDP 8
 TURN_BYTES = MAX_DATAGRAM_BYTES + HEADER_BYTES_V6  # what a turn may cost at most
 BURST_SECONDS = 0.01
 OPEN_DATAGRAMS = 64  # a turn at an open gate
-LATE_SECONDS = 0.00125  # timers have a resolution of 1 ms, and some work before they are looked at
+QUANTUM_SECONDS = 0.004
+PEAK = 1.018  # a window over the rate: what a late timer may make up for
+WINDOWS = (1.0, 0.1)  # seconds
+SLOW_RATE = 500_000.0  # bytes/s; below it 100 ms are under 36 datagrams, too coarse for PEAK
 
 Asker = TypeVar("Asker", bound=Hashable)
 
@@ -85,6 +91,13 @@ def burst_for(rate: float) -> float:
     return max(2.0 * TURN_BYTES, rate * BURST_SECONDS)
 
 
+def peak_seconds(rate: float, window: float) -> float:
+    """How much time at a rate (bytes/s) a window may hold, a datagram in any case; `inf`: it is not kept."""
+    if window < WINDOWS[0] and rate < SLOW_RATE:
+        return inf
+    return max(TURN_BYTES / rate, PEAK * window)
+
+
 class Gate(Generic[Asker]):
     """Gives turns to askers so that all that leaves keeps to `rate` bytes/s; None is an open gate."""
 
@@ -95,6 +108,7 @@ class Gate(Generic[Asker]):
         self._burst_bytes = burst_bytes
         self._is_open = rate is None
         self._bucket = TokenBucket(rate or 0.0, self._burst(rate or 0.0))
+        self._windows = tuple(map(RateWindow, WINDOWS))
         self._at_once: OrderedDict[Asker, float] = OrderedDict()  # with the level each waits for
         self._brief: OrderedDict[Asker, None] = OrderedDict()
         self._waiting: OrderedDict[Asker, None] = OrderedDict()
@@ -121,8 +135,8 @@ class Gate(Generic[Asker]):
     @property
     def quantum_bytes(self) -> float:
         """What is saved up before turns are given: whole datagrams, at least one."""
-        spare = self._bucket.burst_bytes - LATE_SECONDS * self._bucket.rate
-        return max(1, int(spare // TURN_BYTES)) * float(TURN_BYTES)
+        wanted = min(QUANTUM_SECONDS * self._bucket.rate, self._bucket.burst_bytes)
+        return max(1, int(wanted // TURN_BYTES)) * float(TURN_BYTES)
 
     def set_rate(self, rate: float | None, now: float, burst_bytes: float | None = None) -> None:
         """Change the rate from `now` on, and the burst if one is given.
@@ -141,10 +155,10 @@ class Gate(Generic[Asker]):
         self._is_open = rate is None
 
     def admits(self, now: float, datagrams: int = 1) -> bool:
-        """What cannot wait may leave now: the bucket covers so many datagrams, and nobody waits for that."""
+        """What cannot wait may leave now: so many datagrams are covered, and nobody waits for that."""
         if self._is_open or self.paused:
             return True
-        return not self._at_once and self._bucket.available(now) >= self._needed(datagrams)
+        return not self._at_once and self._level(now) >= self._needed(datagrams)
 
     def ask_at_once(self, asker: Asker, datagrams: int = 1) -> None:
         """Queue for a turn of 0 datagrams, before all data, for what was not admitted."""
@@ -188,6 +202,9 @@ class Gate(Generic[Asker]):
         self._meter.add(count, now)
         if not self._is_open:
             self._bucket.take(count, now)
+        if self._bucket.rate and not self._is_open:
+            for window in self._windows:
+                window.add(count / self._bucket.rate, now)
 
     def ready_at(self, now: float) -> float:
         """When the next turn can be given: `inf` if nobody waits or the gate is paused."""
@@ -198,11 +215,11 @@ class Gate(Generic[Asker]):
         if self.paused:
             return inf
         if self._at_once:
-            return self._bucket.ready_at(self._needed_by_first(), now)
+            return self._covered_at(self._needed_by_first(), now)
         if self._brief:
-            return self._bucket.ready_at(TURN_BYTES, now)
-        self._is_giving &= self._bucket.available(now) >= TURN_BYTES
-        return self._bucket.ready_at(self._wanted(), now)
+            return self._covered_at(TURN_BYTES, now)
+        self._is_giving &= self._level(now) >= TURN_BYTES
+        return self._covered_at(self._wanted(), now)
 
     def statistics(self, now: float) -> GateStatistics:
         """A frozen view for screens and metrics."""
@@ -217,18 +234,37 @@ class Gate(Generic[Asker]):
         )
 
     def _next_at_once(self, now: float) -> Turn[Asker] | None:
-        if not (self._is_open or self.paused or self._bucket.available(now) >= self._needed_by_first()):
+        if not (self._is_open or self.paused or self._level(now) >= self._needed_by_first()):
             return None
         return Turn(self._at_once.popitem(last=False)[0], 0)
 
     def _needed_by_first(self) -> float:
-        return min(next(iter(self._at_once.values())), self._bucket.burst_bytes)
+        return min(next(iter(self._at_once.values())), self._most())
 
     def _needed(self, datagrams: int) -> float:
-        return min(datagrams * TURN_BYTES, self._bucket.burst_bytes)
+        return min(datagrams * TURN_BYTES, self._most())
+
+    def _most(self) -> float:
+        """Bytes that can ever be covered at once."""
+        rate = self._bucket.rate
+        return min(self._bucket.burst_bytes, rate * peak_seconds(rate, WINDOWS[0]))
+
+    def _level(self, now: float) -> float:
+        """Bytes that bucket and windows cover."""
+        rate = self._bucket.rate
+        left = min(peak_seconds(rate, window.seconds) - window.total(now) for window in self._windows)
+        return min(self._bucket.available(now), rate * left)
+
+    def _covered_at(self, count: float, now: float) -> float:
+        """When so many bytes will be covered."""
+        rate = self._bucket.rate
+        return max(
+            self._bucket.ready_at(count, now),
+            *(each.ready_at(peak_seconds(rate, each.seconds) - count / rate, now) for each in self._windows),
+        )
 
     def _covers_one(self, now: float) -> bool:
-        return self._is_open or (not self.paused and self._bucket.available(now) >= TURN_BYTES)
+        return self._is_open or (not self.paused and self._level(now) >= TURN_BYTES)
 
     def _share(self, now: float) -> int:
         """Datagrams for the next asker; 0 while nobody gets a turn."""
@@ -236,7 +272,7 @@ class Gate(Generic[Asker]):
             return OPEN_DATAGRAMS
         if self.paused:
             return 0
-        level = self._bucket.available(now)
+        level = self._level(now)
         self._is_giving = level >= self._wanted()
         if not self._is_giving:
             return 0

@@ -1,0 +1,27 @@
+"""The fullest window of a recording: samples of a counter, and the rate that follows from them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+
+def worst_window(times: Sequence[float], totals: Sequence[int], seconds: float) -> float:
+    """The highest rate, in bytes per second, of any window of that length inside the recording.
+
+    `totals` are bytes so far at `times`. Between two samples bytes are taken to flow evenly. Then
+    the highest window starts or ends at a sample, so that all there are to try are tried. Raises
+    ValueError if the recording is shorter.
+    """
+    if len(times) < 2 or times[-1] - times[0] < seconds or seconds <= 0:
+        raise ValueError(f"the recording has no window of {seconds} seconds")
+    starts = [times[0], *(at for at in times if at + seconds <= times[-1])]
+    starts += (at - seconds for at in times if at - seconds >= times[0])
+    return max(_at(times, totals, at + seconds) - _at(times, totals, at) for at in starts) / seconds
+
+
+def _at(times: Sequence[float], totals: Sequence[int], at: float) -> float:
+    place = min(max(bisect_right(times, at), 1), len(times) - 1)
+    begin, end = times[place - 1], times[place]
+    share = (at - begin) / (end - begin)
+    return totals[place - 1] + min(max(share, 0.0), 1.0) * (totals[place] - totals[place - 1])
