@@ -34,7 +34,7 @@ class Household:
 
     def __init__(self) -> None:
         self._last: LineSample | None = None
-        self._sent: deque[tuple[float, float]] = deque()  # time, bytes since the time before
+        self._sent: deque[tuple[float, float]] = deque()  # seconds, bytes sent in them
         self._seen: deque[tuple[float, float]] = deque()  # time, rate; rates fall from left to right
         self._read_at: float | None = None
 
@@ -78,10 +78,10 @@ class Household:
             self._sent.clear()
             return
         self._read_at = sample.at
-        self._sent.append((sample.at, sent))
-        while len(self._sent) > 1 and self._sent[0][0] <= sample.at - HALF:
+        self._sent.append((min(LONGEST_GAP_SECONDS, sample.at - last.at), sent))
+        while sum(seconds for seconds, _ in self._sent) - self._sent[0][0] >= HALF:
             self._sent.popleft()
-        span = max(HALF, min(LONGEST_GAP_SECONDS, sample.at - last.at))
+        span = max(HALF, sum(seconds for seconds, _ in self._sent))
         rate = MARGIN * max(0.0, sum(count for _, count in self._sent)) / span
         while self._seen and self._seen[-1][1] <= rate:
             self._seen.pop()

@@ -9,6 +9,9 @@ on: one far path, one slow receiver or one noisy wifi does not count, and the lo
 A connection made while a queue stands would take it for the path's length. Its first round trip is
 therefore taken less the queue seen by the others at that moment.
 
+They *agree* when it is about as long for all: a queue at our line is the same for everybody, queues at
+slow receivers differ. Only a queue on which they agree says anything about what our line carries.
+
 The price of round trips: acknowledgements that wait in a queue on the way *to* us count as well, so a
 downlink that is full makes us upload less. LEDBAT's one-way delays would tell them apart; QUIC has none.
 """
@@ -25,6 +28,10 @@ from peer.core.line import PathSample
 NOISE_SECONDS = 0.6  # of which the shortest round trip counts: jitter and late timers are not queues
 AGREEING = 4  # a quarter of the connections
 SPAN_SECONDS, SPANS = 60.0, 10  # how long the shortest round trip is remembered
+ALIKE_SHARE, ALIKE_SECONDS = (
+    0.5,
+    0.01,
+)  # of the lower quarter, and more, that the upper quarter may be over it
 FORGET_SECONDS = 120.0  # a connection that is silent so long is gone
 
 
@@ -57,6 +64,7 @@ class QueueSight:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.agreed = False  # by at least two connections
         self._paths: dict[Hashable, _Path] = {}
 
     def sample(self, paths: tuple[PathSample, ...], now: float) -> None:
@@ -72,10 +80,12 @@ class QueueSight:
             path.heard(one.rtt_seconds, length, now)
         waits = sorted(wait for path in self._paths.values() if (wait := path.wait(now)) is not None)
         self.seconds = waits[(len(waits) - 1) // AGREEING] if waits else 0.0
+        upper = waits[-1 - (len(waits) - 1) // AGREEING] if waits else 0.0
+        self.agreed = len(waits) > 1 and upper <= self.seconds * (1 + ALIKE_SHARE) + ALIKE_SECONDS
         for key in [key for key, path in self._paths.items() if path.heard_at < now - FORGET_SECONDS]:
             del self._paths[key]
 
     def moved(self) -> None:
         """Another network, or a clock that jumped: other lengths."""
         self._paths.clear()
-        self.seconds = 0.0
+        self.seconds, self.agreed = 0.0, False

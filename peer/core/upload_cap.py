@@ -86,8 +86,15 @@ class UploadCap:
         self._sight.sample(sample.paths, sample.at)
         self._guard.sample(self._sight.seconds, sample.at)
         sent = max(0, sample.own.bytes - last.own.bytes) if last is not None else 0
-        traffic = Traffic(sent, self.household.rate_now, sample.paths, self.gate_rate())
-        carried = self._full.sample(self._sight.seconds, traffic, sample.at)
+        traffic = Traffic(
+            sent,
+            self.household.rate_now,
+            sample.paths,
+            self.gate_rate(),
+            self._sight.seconds,
+            self._sight.agreed,
+        )
+        carried = self._full.sample(traffic, sample.at)
         if carried is not None:
             self.belief.seen_full(carried, sample.at)
 
