@@ -12,7 +12,7 @@ import pytest
 from peer import capcheck
 from peer.core.cap_proof import Compared, Proof, Verdict, prove
 from shared.core.errors import LocalError
-from shared.core.windows import worst_window
+from shared.core.windows import fullest, worst_window
 
 LINE = 1_250_000.0
 SECONDS = 12
@@ -60,6 +60,14 @@ def test_headers_that_a_device_adds_later_are_added() -> None:
     assert proof_of(0.595 * LINE, int(1.02 * sent)).verdict is Verdict.BROKEN
 
 
+def test_what_is_seen_is_never_more_than_was() -> None:
+    """Samples far apart cannot tell when between them a burst left: it must not be laid into a window."""
+    times, totals = [0.0, 0.05, 0.10, 0.19, 0.25, 0.30], [0, 50, 100, 290, 300, 350]
+    assert worst_window(times, totals, 0.1) > 1950
+    assert fullest(times, totals, 0.1, 0.01).rate == pytest.approx(1900)
+    assert fullest(times, totals, 0.1, 0.004).rate == pytest.approx(1000)
+
+
 def test_the_fullest_window_is_found_wherever_it_begins() -> None:
     times, totals = recording(1000.0, burst=500)
     assert worst_window(times, totals, 1.0) == pytest.approx(1500.0, abs=3)
@@ -69,7 +77,7 @@ def test_the_fullest_window_is_found_wherever_it_begins() -> None:
 
 def test_windows_that_were_not_seen_accuse_nobody_and_prove_nothing() -> None:
     times, totals = recording(0.58 * LINE)
-    kept = [at for at in range(len(times)) if at % 7 < 2]  # gaps of 12 ms
+    kept = [at for at in range(len(times)) if at % 17 == 0]  # one in 34 ms
     times, totals = [times[at] for at in kept], [totals[at] for at in kept]
     proof = prove(("eth0",), times, totals, LINE, Compared(totals[-1], totals[-1]))
     assert proof.worst[0.1].seen_share < 0.5 < proof.worst[1.0].seen_share

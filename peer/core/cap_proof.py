@@ -20,7 +20,7 @@ CAP_SHARE = 0.60
 WINDOWS = (0.1, 1.0, 10.0)  # seconds
 FAST_LINE = 1_250_000.0  # bytes/s; below 10 Mbit/s 100 ms are too few packets to be held against the cap
 LOADED_SHARE = 0.3  # of the line: less than half of what it may send was no test
-GAP_SHARE = 0.04  # of a window between two samples at its ends; more, and it was not seen
+SLACK_SHARE = 0.04  # of a window that samples may be apart from its end; more, and it was not seen
 LEAST_SEEN = 0.5  # of the windows
 OTHERS_SHARE = 0.02  # of all that was sent: the peer can be blamed for the rest
 
@@ -96,7 +96,7 @@ def prove(
     peer_bytes = None if compared.peer_bytes is None else round(compared.peer_share * sent)
     worst = {}
     for length in WINDOWS:
-        found = fullest(times, totals, length, GAP_SHARE * length)
+        found = fullest(times, totals, length, SLACK_SHARE * length)
         worst[length] = Fullest(compared.more * found.rate, found.seen_share)
     judged = [each for length, each in worst.items() if counts(length, line_rate)]
     over = any(each.rate >= CAP_SHARE * line_rate for each in judged)
