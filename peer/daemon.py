@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from random import Random, SystemRandom
@@ -325,10 +325,11 @@ async def serve(
             "peer.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
     tracker = parse_address(config.tracker)
-    with locked(config.data, "peer.data"):
+    with locked(config.data, "peer.data"), ExitStack() as stack:
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         store = await trio.to_thread.run_sync(PieceStore, config.data / "pieces", int(config.quota))
         ledger = await trio.to_thread.run_sync(Ledger, config.data / "uploads.db")
+        stack.callback(ledger.close)
         daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store, ledger)
         cap = daemon.core.cap
         gate: Gate[Any] = Gate(cap.gate_rate())

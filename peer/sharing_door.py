@@ -10,6 +10,7 @@ The answer is what `statistics` says of sharing afterwards.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from math import inf
 from typing import Annotated
 
@@ -45,10 +46,11 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def change_sharing(titles: Titles, request: Request) -> Response:
     """Answers the POST. Raises HTTPException 400 for what is no wish, LocalError if it cannot be kept."""
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413, f"a wish has at most {MOST_BYTES} bytes")
+    async with aclosing(request.stream()) as parts:
+        async for part in parts:
+            body += part
+            if len(body) > MOST_BYTES:
+                raise HTTPException(413, f"a wish has at most {MOST_BYTES} bytes")
     try:
         wish = msgspec.json.decode(body, type=Wish)
     except (msgspec.DecodeError, ValueError) as error:

@@ -153,6 +153,32 @@ class Shelf:
             "cap_rate": 750_000,
             "connections": 4,
             "stalls": 0,
+            "cap": {
+                "uplink_rate": 1_250_000,
+                "grounds": "corrected",
+                "confidence": 1.0,
+                "household_rate": 250_000,
+                "household_seen": True,
+                "guard_share": 1.0,
+                "cap_rate": 586_000,
+                "up_rate": 412_000,
+            },
+            "sharing": self.sharing(),
+        }
+
+    def sharing(self) -> Mapping[str, JSON]:
+        paused = bool(self.chosen) and bool(self.chosen[-1][1])
+        return {
+            "uploading": not paused,
+            "why": "paused" if paused else "shared",
+            "until": None,
+            "paused": paused,
+            "network": "wlan0 c0:ff:ee:00:00:01",
+            "metered": [],
+            "day": "2026-11-24",
+            "day_bytes": 3_200_000_000,
+            "month_bytes": 41_000_000_000,
+            "left_bytes": 6_800_000_000,
         }
 
     def title_statistics(self, infohash: InfoHash) -> Mapping[str, JSON]:
