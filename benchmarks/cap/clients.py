@@ -49,7 +49,7 @@ class Client(Protocol):
     package: str | None  # of Debian, where it is a program
 
     def upload(self, job: Job) -> list[subprocess.Popen[str]]:
-        """Starts it and its leechers; the processes to end afterwards."""
+        """Starts it and its leechers; the processes to end afterwards, the uploading one first."""
         ...
 
 
@@ -120,7 +120,8 @@ class Penstock:
         daemons = Daemons(job.lab, job.scratch)
         scene = stocked(daemons, f"{8 * job.limit / SHARE / 1e6:g}", FILM_BYTES)
         fetches = scene.full_leechers(LEECHERS)
-        return [*fetches, *daemons.running.values()]
+        others = [daemon for name, daemon in daemons.running.items() if name != SEEDER]
+        return [daemons.running[SEEDER], *others, *fetches]
 
 
 CLIENTS: tuple[Client, ...] = (Penstock(), Libtorrent(), Aria2(), Transmission())

@@ -7,6 +7,7 @@ ones in one process (`tests.lab.leecher`), which ask the same without hashing or
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -87,12 +88,22 @@ class Scene:
         return [self._fetch(host) for host in hosts]
 
     def _fetch(self, host: str) -> subprocess.Popen[str]:
-        fetch = ("fetch", self.titles["film"], "--output", str(self.daemons.folder / f"{host}.film"))
-        return self.lab.popen(
-            host,
-            [*PENSTOCK, *fetch],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=environment(),
-        )  # fmt: skip
+        folder = self.daemons.folder
+        # A fetch gives up when its first byte takes half a minute, as on a line that many share it may.
+        fetch = (
+            "fetch",
+            self.titles["film"],
+            "--output",
+            str(folder / f"{host}.film"),
+            "--data",
+            str(folder / host),
+        )
+        with (folder / f"{host}.fetch.log").open("ab") as errors:
+            return self.lab.popen(
+                host,
+                ["sh", "-c", f"until {shlex.join([*PENSTOCK, *fetch])}; do sleep 1; done"],
+                stdout=subprocess.DEVNULL, stderr=errors, text=True, env=environment(),
+            )  # fmt: skip
 
     def rest(self, seconds: float) -> None:
         """The length of a measurement; raises LabError if a daemon ended meanwhile."""
