@@ -27,7 +27,7 @@ def worst_window(times: Sequence[float], totals: Sequence[int], seconds: float) 
     _check(times, seconds)
     starts = [times[0], *(at for at in times if at + seconds <= times[-1])]
     starts += (at - seconds for at in times if at - seconds >= times[0])
-    return max(_at(times, totals, at + seconds) - _at(times, totals, at) for at in starts) / seconds
+    return max(bytes_at(times, totals, at + seconds) - bytes_at(times, totals, at) for at in starts) / seconds
 
 
 def fullest(times: Sequence[float], totals: Sequence[int], seconds: float, slack_seconds: float) -> Fullest:
@@ -54,7 +54,8 @@ def _check(times: Sequence[float], seconds: float) -> None:
         raise ValueError(f"the recording has no window of {seconds} seconds")
 
 
-def _at(times: Sequence[float], totals: Sequence[int], at: float) -> float:
+def bytes_at(times: Sequence[float], totals: Sequence[int], at: float) -> float:
+    """How many had passed at a moment of the recording, if they flowed evenly between two samples."""
     place = min(max(bisect_right(times, at), 1), len(times) - 1)
     begin, end = times[place - 1], times[place]
     share = (at - begin) / (end - begin)

@@ -112,7 +112,7 @@ def test_shares_of_a_line() -> None:
     assert set(found.figures("x")) == {"x_worst_100ms", "x_worst_1s", "x_worst_10s", "x_mean"}
     assert shares(samples[:500], 100_000.0).worst.keys() == {0.1, 1.0}
     assert share_over(samples, 0.1, 61_000.0) == pytest.approx(1 / 120, rel=0.2)
-    assert share_over(samples[:1], 0.1, 1.0) == 0.0
+    assert share_over(samples[:5], 0.1, 1.0) == 0.0
 
 
 def test_short_windows_are_no_goal_on_a_slow_line() -> None:

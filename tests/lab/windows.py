@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from benchmarks.report import Goal
+from shared.core.windows import bytes_at
 from tests.lab.samples import Sample, mean_rate, worst_window
 
 NAMES = {0.1: "100ms", 1.0: "1s", 10.0: "10s"}  # by seconds
@@ -56,12 +58,9 @@ def percent(share: float | None) -> str:
 
 
 def share_over(samples: Sequence[Sample], seconds: float, rate: float) -> float:
-    """The share of the windows of that length, one after the other, that went over a rate in bytes/s."""
-    over = total = 0
-    start = samples[0]
-    for sample in samples:
-        if sample.at - start.at >= seconds:
-            over += sample.bytes - start.bytes > rate * (sample.at - start.at)
-            total += 1
-            start = sample
-    return over / total if total else 0.0
+    """The share of the windows of that length, one after the other, that held more than a rate in bytes/s."""
+    times, totals = [sample.at for sample in samples], [sample.bytes for sample in samples]
+    count = int((times[-1] - times[0]) / seconds)
+    marks = [bytes_at(times, totals, times[0] + number * seconds) for number in range(count + 1)]
+    over = sum(end - begin > rate * seconds for begin, end in pairwise(marks))
+    return over / count if count else 0.0
