@@ -17,14 +17,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from peer.config import PeerConfig
-from peer.core.cap_proof import CAP_SHARE, Proof, counts, prove
+from peer.core.cap_proof import CAP_SHARE, Compared, Proof, counts, prove
 from peer.line_watch import default_route, read_counters
 from shared.core.errors import LocalError
 from shared.core.units import format_rate
 
-SAMPLE_SECONDS = 0.005
-UNSURE_SECONDS = 0.002  # a reading that took longer says too little about when
+SAMPLE_SECONDS = 0.0015
+UNSURE_SECONDS = 0.0003  # a reading that took longer says too little about when
 ANSWER_SECONDS = 2.0
+NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +39,37 @@ class Counted:
 def run(seconds: float, interface: str | None, line_rate: float | None, settings: PeerConfig) -> Proof:
     """Counts, with a progress bar on a terminal. Raises LocalError if there is nothing to count."""
     interfaces = (interface,) if interface else default_route().interfaces
-    before = _peer(settings)
-    counted = _count(interfaces, seconds)
-    after = _peer(settings)
-    sent = None
+    with httpx2.Client(
+        base_url=f"http://{settings.player}", timeout=ANSWER_SECONDS, trust_env=False, verify=False
+    ) as door:
+        _peer(door)  # the first answer takes long, and when it was given is to be known well
+        begin, before = _both(door, interfaces)
+        counted = _count(interfaces, seconds)
+        end, after = _both(door, interfaces)
+    said = None
     if before is not None and after is not None and after["sent_bytes"] >= before["sent_bytes"]:
-        sent = after["sent_bytes"] - before["sent_bytes"]
+        said = after["sent_bytes"] - before["sent_bytes"]
     believed = after["cap"]["uplink_rate"] if after is not None else float(settings.uplink)
     line_rate = line_rate or believed
     if not line_rate:
         raise LocalError("--uplink: say what the line carries, e.g. '40 Mbit/s'; nobody has measured it yet")
-    return prove(interfaces, counted.times, counted.totals, line_rate, sent)
+    return prove(interfaces, counted.times, counted.totals, line_rate, Compared(end - begin, said))
 
 
-def _peer(settings: PeerConfig) -> Mapping[str, Any] | None:
+def _both(door: httpx2.Client, interfaces: tuple[str, ...]) -> tuple[int, Mapping[str, Any] | None]:
+    """The interface's counter in the middle of the peer's answer, and that answer."""
+    begin = _sent_bytes(interfaces) or 0
+    answer = _peer(door)
+    return (begin + (_sent_bytes(interfaces) or 0)) // 2, answer
+
+
+def _peer(door: httpx2.Client) -> Mapping[str, Any] | None:
     """The running peer's statistics; None if there is none."""
     try:
-        with httpx2.Client(
-            base_url=f"http://{settings.player}", timeout=ANSWER_SECONDS, trust_env=False, verify=False
-        ) as client:
-            said: Mapping[str, Any] = client.get("/api/v1/statistics").json()
-            return said if "sent_bytes" in said else None
+        said: Mapping[str, Any] = door.get("/api/v1/statistics").json()
     except (httpx2.HTTPError, ValueError):
         return None
+    return said if "sent_bytes" in said else None
 
 
 def _count(interfaces: tuple[str, ...], seconds: float) -> Counted:
@@ -107,9 +116,11 @@ def as_text(proof: Proof) -> str:
     name = ", ".join(proof.interfaces) or "all interfaces"
     line = f"a line of {format_rate(round(proof.line_rate))}"
     lines = [f"{proof.seconds:.0f} s on {name}, everything that this machine sent, held against {line}:"]
-    for length, rate in proof.worst.items():
+    for length, each in proof.worst.items():
         note = "" if counts(length, proof.line_rate) else "  (too short on this line to count)"
-        lines.append(f"  fullest {_length(length):>6}  {_share(rate, proof)}{note}")
+        if each.seen_share < NEARLY_ALL:
+            note += f"  ({each.seen_share:.0%} of them could be seen: this machine is busy)"
+        lines.append(f"  fullest {_length(length):>6}  {_share(each.rate, proof)}{note}")
     lines.append(f"  mean            {_share(proof.mean_rate, proof)}   the cap is {CAP_SHARE:.0%}")
     if proof.peer_bytes is not None and proof.other_bytes is not None:
         lines.append(
@@ -121,7 +132,8 @@ def as_text(proof: Proof) -> str:
 
 def as_json(proof: Proof) -> str:
     """For programs: rates in bytes per second, shares of the line."""
-    worst = {_length(length): rate / proof.line_rate for length, rate in proof.worst.items()}
+    worst = {_length(length): each.rate / proof.line_rate for length, each in proof.worst.items()}
+    seen = {_length(length): round(each.seen_share, 4) for length, each in proof.worst.items()}
     return json.dumps(
         {
             "verdict": proof.verdict.name.lower(),
@@ -129,6 +141,7 @@ def as_json(proof: Proof) -> str:
             "seconds": round(proof.seconds, 3),
             "line_rate": proof.line_rate,
             "worst_shares": {length: round(share, 4) for length, share in worst.items()},
+            "seen_shares": seen,
             "mean_share": round(proof.mean_rate / proof.line_rate, 4),
             "sent_bytes": proof.sent_bytes,
             "peer_bytes": proof.peer_bytes,

@@ -117,6 +117,20 @@ class AcksNeverWait(Gate[str]):
         return True
 
 
+class WindowsForgotten(Gate[str]):
+    def _level(self, now: float) -> float:
+        return self._bucket.available(now)
+
+
+@pytest.mark.parametrize("line", [FAST_LINE, 6.25e6])
+def test_a_gate_without_windows_is_found_out(line: float) -> None:
+    """The bucket alone lets 100 ms hold a burst too much."""
+    case = Case(line, 0.5, lulls=((0.1, 0.1),))
+    check(case)
+    with pytest.raises(AssertionError):
+        check(case, WindowsForgotten)
+
+
 MUTANTS = (OneByteMore, OneByteUncounted, HeadersForgotten, BurstDoubled, AcksUncounted, AcksNeverWait)
 
 

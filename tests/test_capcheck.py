@@ -10,22 +10,23 @@ from itertools import chain, repeat
 import pytest
 
 from peer import capcheck
-from peer.core.cap_proof import Proof, Verdict, prove
+from peer.core.cap_proof import Compared, Proof, Verdict, prove
 from shared.core.errors import LocalError
-from shared.core.windows import worst_window
+from shared.core.windows import fullest, worst_window
 
 LINE = 1_250_000.0
 SECONDS = 12
 
 
 def recording(rate: float, burst: int = 0) -> tuple[list[float], list[int]]:
-    """Every 10 ms, at an even rate; `burst` bytes more at once in the middle."""
-    times = [at / 100 for at in range(100 * SECONDS + 1)]
+    """Every 2 ms, at an even rate; `burst` bytes more at once in the middle."""
+    times = [at / 500 for at in range(500 * SECONDS + 1)]
     return times, [int(rate * at) + (burst if at > SECONDS / 2 else 0) for at in times]
 
 
 def proof_of(rate: float, peer_bytes: int | None, burst: int = 0, line: float = LINE) -> Proof:
-    return prove(("eth0",), *recording(rate, burst), line, peer_bytes)
+    times, totals = recording(rate, burst)
+    return prove(("eth0",), times, totals, line, Compared(totals[-1] - totals[0], peer_bytes))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_verdicts(share: float, burst: int, peer_share: float | None, verdict: V
 
 def test_short_windows_do_not_count_on_a_slow_line() -> None:
     proof = proof_of(0.58 * 250_000, int(0.58 * 250_000 * SECONDS), burst=2000, line=250_000.0)
-    assert proof.worst[0.1] > 0.6 * 250_000
+    assert proof.worst[0.1].rate > 0.6 * 250_000
     assert proof.verdict is Verdict.KEPT
     assert "too short" in capcheck.as_text(proof)
 
@@ -59,11 +60,29 @@ def test_headers_that_a_device_adds_later_are_added() -> None:
     assert proof_of(0.595 * LINE, int(1.02 * sent)).verdict is Verdict.BROKEN
 
 
+def test_what_is_seen_is_never_more_than_was() -> None:
+    """Samples far apart cannot tell when between them a burst left: it must not be laid into a window."""
+    times, totals = [0.0, 0.05, 0.10, 0.19, 0.25, 0.30], [0, 50, 100, 290, 300, 350]
+    assert worst_window(times, totals, 0.1) > 1950
+    assert fullest(times, totals, 0.1, 0.01).rate == pytest.approx(1900)
+    assert fullest(times, totals, 0.1, 0.004).rate == pytest.approx(1000)
+
+
 def test_the_fullest_window_is_found_wherever_it_begins() -> None:
     times, totals = recording(1000.0, burst=500)
-    assert worst_window(times, totals, 1.0) == pytest.approx(1500.0, abs=11)
+    assert worst_window(times, totals, 1.0) == pytest.approx(1500.0, abs=3)
     with pytest.raises(ValueError, match="no window of 13"):
         worst_window(times, totals, 13.0)
+
+
+def test_windows_that_were_not_seen_accuse_nobody_and_prove_nothing() -> None:
+    times, totals = recording(0.58 * LINE)
+    kept = [at for at in range(len(times)) if at % 17 == 0]  # one in 34 ms
+    times, totals = [times[at] for at in kept], [totals[at] for at in kept]
+    proof = prove(("eth0",), times, totals, LINE, Compared(totals[-1], totals[-1]))
+    assert proof.worst[0.1].seen_share < 0.5 < proof.worst[1.0].seen_share
+    assert proof.verdict is Verdict.BUSY
+    assert "could be seen: this machine is busy" in capcheck.as_text(proof)
 
 
 def test_it_says_what_was_counted() -> None:
