@@ -60,8 +60,8 @@ class PeerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Meta(
             description="What your line can upload. Everything this peer sends, headers and "
             "acknowledgements included, stays strictly under 60 % of what your household leaves of it. "
-            '"estimate" if you do not know: it begins as for a line of 2 Mbit/s, and learns when '
-            "the line is seen full.",
+            '"estimate" if you do not know: then it is used with care, as a line of 2 Mbit/s or what '
+            "it is seen to carry when full. You give more if you say what your line can do.",
             examples=["40 Mbit/s", "estimate"],
         ),
     ] = parse_uplink("10 Mbit/s")

@@ -74,6 +74,16 @@ def test_noise_and_one_slow_receiver_are_no_queue() -> None:
     assert line.mean_rate(10, 30) >= 0.57 * 10 * MBIT
 
 
+def test_slow_receivers_do_not_make_our_line_full() -> None:
+    """All but one wait at their own ends, 60 to 300 ms: nothing is concluded, and nothing held back."""
+    leechers = five()
+    for number, leecher in enumerate(leechers[1:], 1):
+        leecher.noise = lambda at, wait=0.06 * number**1.2: wait if at > 5 else 0.0  # type: ignore[misc]
+    line = HomeLine(steady(10 * MBIT), UploadCap(10 * MBIT), leechers).run(40)
+    assert line.mean_rate(10, 40) >= 0.57 * 10 * MBIT
+    assert line.cap.belief.grounds is Grounds.CONFIGURED
+
+
 def test_an_unknown_line_is_estimated_and_never_used_beyond() -> None:
     """It begins as for 2 Mbit/s; a household that fills the line shows what it carries."""
     line = HomeLine(steady(10 * MBIT), UploadCap(0.0), five()).run(20)

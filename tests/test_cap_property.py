@@ -45,7 +45,7 @@ def short_cases(draw: st.DrawFn) -> Case:
     )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1200)
 @given(short_cases())
 def test_any_traffic_stays_under_the_cap(case: Case) -> None:
     """No 100 ms (from 10 Mbit/s up), 1 s or 10 s window reaches 60 % of the line, whatever is sent."""

@@ -10,7 +10,8 @@ A connection made while a queue stands would take it for the path's length. Its 
 therefore taken less the queue seen by the others at that moment.
 
 They *agree* when it is about as long for all: a queue at our line is the same for everybody, queues at
-slow receivers differ. Only a queue on which they agree says anything about what our line carries.
+slow receivers differ. Where they do not agree the shortest counts, since no queue at our line can be
+longer; and only a queue on which they agree says anything about what our line carries.
 
 The price of round trips: acknowledgements that wait in a queue on the way *to* us count as well, so a
 downlink that is full makes us upload less. LEDBAT's one-way delays would tell them apart; QUIC has none.
@@ -79,9 +80,11 @@ class QueueSight:
                 length = max(0.0, one.rtt_seconds - self.seconds)
             path.heard(one.rtt_seconds, length, now)
         waits = sorted(wait for path in self._paths.values() if (wait := path.wait(now)) is not None)
-        self.seconds = waits[(len(waits) - 1) // AGREEING] if waits else 0.0
-        upper = waits[-1 - (len(waits) - 1) // AGREEING] if waits else 0.0
-        self.agreed = len(waits) > 1 and upper <= self.seconds * (1 + ALIKE_SHARE) + ALIKE_SECONDS
+        quarter = (len(waits) - 1) // AGREEING
+        lower, upper = (waits[quarter], waits[-1 - quarter]) if waits else (0.0, 0.0)
+        is_alike = upper <= lower * (1 + ALIKE_SHARE) + ALIKE_SECONDS
+        self.agreed = len(waits) > 1 and is_alike
+        self.seconds = lower if is_alike else waits[0]
         for key in [key for key, path in self._paths.items() if path.heard_at < now - FORGET_SECONDS]:
             del self._paths[key]
 

@@ -73,7 +73,12 @@ def parse_rate(text: str) -> Rate:
 
 def parse_uplink(text: str) -> Uplink:
     """A rate, or `estimate` when nobody knows it. Raises LocalError that names the units."""
-    return Uplink(0.0 if text.strip().lower() == ESTIMATE else parse_rate(text))
+    if text.strip().lower() == ESTIMATE:
+        return Uplink(0.0)
+    try:
+        return Uplink(parse_rate(text))
+    except LocalError as error:
+        raise LocalError(f"{error}; or {ESTIMATE!r} if you do not know it") from None
 
 
 def parse_size(text: str) -> Size:
