@@ -14,7 +14,7 @@ LOCK := ../$(BIN)/uv pip compile --no-config --quiet --universal --python-versio
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test check lint fuzz lab bench-data bench-tracker lock clean
+.PHONY: help env dev demo test check lint fuzz lab bench-data bench-tracker bench-cap lock clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -43,6 +43,9 @@ fuzz: dev ## engines over a hostile virtual network for five minutes (ARGS="--se
 
 lab: dev ## hosts behind real lines, measured from outside (ARGS="--only NAME", --quick; needs root)
 	@$(BIN)/python -m tests.lab $(ARGS)
+
+bench-cap: dev ## upload caps seen from outside, beside other clients (ARGS=--quick; needs root)
+	@$(BIN)/python -m benchmarks.cap $(ARGS)
 
 bench-data: dev ## measure the data plane beside others (ARGS=--quick: two minutes)
 	@$(BIN)/python -m benchmarks.data $(ARGS)

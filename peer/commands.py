@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from peer import sharing_commands
+
 if TYPE_CHECKING:
     from peer.config import PeerConfig
 
@@ -17,7 +19,11 @@ Data = Annotated[Path | None, Parameter(help="Folder of the key and the pieces."
 
 def register(app: App) -> None:
     """Adds the viewer's commands."""
-    for command in (peer, play, fetch, publish, demo):
+    viewer = App(name="peer")
+    viewer.default(peer)
+    sharing_commands.register(viewer)
+    app.command(viewer)
+    for command in (play, fetch, publish, demo):
         app.command(command)
 
 

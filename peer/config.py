@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from shared.core.errors import LocalError
 from shared.core.ids import Kind, Mode
-from shared.core.units import Rate, Size, parse_rate, parse_size
-from shared.setting_types import AddressText, HostPortText, LogLevel
+from shared.core.units import Size, Uplink, parse_rate, parse_size, parse_uplink
+from shared.setting_types import AddressText, HostPortText, HoursText, LogLevel
 
 LEAST_UPLINK = parse_rate("256 kbit/s")  # below it two datagrams are too much for one moment
 
@@ -56,13 +56,46 @@ class PeerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = Sharing.SHARED
 
     uplink: Annotated[
-        Rate,
+        Uplink,
         Meta(
             description="What your line can upload. Everything this peer sends, headers and "
-            "acknowledgements included, stays strictly under 60 % of it.",
-            examples=["40 Mbit/s"],
+            "acknowledgements included, stays strictly under 60 % of what your household leaves of it. "
+            '"estimate" if you do not know: then it is used with care, as a line of 2 Mbit/s or what '
+            "it is seen to carry when full. You give more if you say what your line can do.",
+            examples=["40 Mbit/s", "estimate"],
         ),
-    ] = parse_rate("10 Mbit/s")
+    ] = parse_uplink("10 Mbit/s")
+
+    day_budget: Annotated[
+        Size | None,
+        Meta(
+            description="What may leave in a day (by local time), everything counted; then nothing is "
+            "uploaded until midnight. Without it there is no such limit.",
+            examples=["10 GB"],
+        ),
+    ] = None
+
+    month_budget: Annotated[
+        Size | None,
+        Meta(description="The same for a calendar month.", examples=["200 GB"]),
+    ] = None
+
+    quiet_hours: Annotated[
+        tuple[HoursText, ...],
+        Meta(
+            description="Stretches of every day, by local time, in which nothing is uploaded.",
+            examples=[["22:00-07:00"]],
+        ),
+    ] = ()
+
+    metered: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks on which nothing is uploaded, as the peer's page names them: "
+            "the interface, or the interface and its router.",
+            examples=[["wwan0", "wlan0 c0:ff:ee:00:00:01"]],
+        ),
+    ] = ()
 
     region: Annotated[
         str, Meta(description="Where this peer is, if its tracker names regions; else empty.", max_length=32)
@@ -93,5 +126,5 @@ class PeerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     log_level: Annotated[LogLevel, Meta(description="How much is logged, to standard error.")] = LogLevel.INFO
 
     def __post_init__(self) -> None:
-        if self.uplink < LEAST_UPLINK:
+        if 0 < self.uplink < LEAST_UPLINK:
             raise LocalError('uplink: a line under 256 kbit/s cannot share; use mode = "direct" on it')

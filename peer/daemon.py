@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from random import Random, SystemRandom
 from typing import Any
@@ -14,8 +14,12 @@ import trio
 from peer.asking import FROM_BEFORE, MISSING, Asking
 from peer.config import PeerConfig
 from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.upload_cap import CapStatistics
+from peer.ledger import Ledger
+from peer.line_watch import LineWatch
 from peer.player import serve_player
 from peer.reader import DownloadReader, PieceReader
+from peer.sharing import Line, Sharing
 from peer.titles import JSON
 from shared import __version__, clock
 from shared.answers import Answers
@@ -55,7 +59,9 @@ TRACKER_SECONDS = 10.0
 class Daemon:
     """A running peer: what the player's door asks of it (`peer.titles.Titles`)."""
 
-    def __init__(self, config: PeerConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
+    def __init__(
+        self, config: PeerConfig, tracker: Address, identity: Identity, store: PieceStore, ledger: Ledger
+    ) -> None:
         mode = Mode(config.mode.value)
         settings = PeerSettings(tracker, mode, float(config.uplink), config.upload_slots)
         self.tracker = tracker
@@ -70,6 +76,9 @@ class Daemon:
         self._watched: dict[InfoHash, float] = {}
         self._started_at = trio.current_time()
         self._line: LineMeter
+        self._config, self._ledger = config, ledger
+        self._watch: LineWatch
+        self._sharing: Sharing
         self.node: Node
 
     def _pump(self) -> None:
@@ -84,12 +93,22 @@ class Daemon:
     async def run(self, endpoint: Endpoint) -> AsyncIterator[None]:
         """Takes part in the swarms until the context is left."""
         self._line = LineMeter(endpoint)
+        self._watch = LineWatch(endpoint, self.core.cap)
         async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
             self.node = self._asking.node = node
+            self._watch.read()
+            self._sharing = Sharing(
+                self._config, self._ledger, self.core, self._serving, self._line_now, self._pump
+            )
             await self._resume()
             node.nursery.start_soon(self._measure)
+            node.nursery.start_soon(self._watch.run)
+            node.nursery.start_soon(self._sharing.run)
             node.pump()
-            yield
+            try:
+                yield
+            finally:
+                await self._sharing.keep()
 
     async def _resume(self) -> None:
         """What was held before is served again at once."""
@@ -123,6 +142,13 @@ class Daemon:
             self._line.read()
             self.core.measured(self._rates())
             await trio.sleep(MEASURE_SECONDS)
+
+    def _line_now(self) -> Line:
+        return Line(self._watch.sent_bytes(), self.core.cap.belief.rate, self._watch.network)
+
+    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+        """What the user wants of uploads; see `peer.titles.Titles`."""
+        self._sharing.choose(mode=mode, pause_seconds=pause_seconds, metered_here=metered_here)
 
     def _rates(self) -> Rates:
         return Rates(
@@ -220,14 +246,16 @@ class Daemon:
         return {
             "node": self.identity.id.hex(),
             "kind": self._introduction.kind.value,
-            "mode": self._introduction.mode.value,
+            "mode": self._sharing.mode.value,
             "tracker": f"{self.tracker} ({state})",
             "tracker_address": str(self.tracker),
             "tracker_up": numbers.tracker_up,
             "up_rate": rates.up_rate,
             "down_rate": rates.down_rate,
             "cap_rate": numbers.cap.cap_rate,
-            "uplink_rate": numbers.cap.uplink_rate,
+            "cap": _cap_figures(numbers.cap),
+            "sent_bytes": self._watch.sent_bytes(),
+            "sharing": self._sharing.statistics(),
             "uploaded_bytes": rates.uploaded_bytes,
             "edge_bytes": numbers.edge_bytes,
             "peer_bytes": numbers.peer_bytes,
@@ -270,6 +298,10 @@ class Daemon:
         }
 
 
+def _cap_figures(cap: CapStatistics) -> Mapping[str, JSON]:
+    return {**asdict(cap), "grounds": cap.grounds.value}
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Where a running peer can be reached."""
@@ -293,12 +325,14 @@ async def serve(
             "peer.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
     tracker = parse_address(config.tracker)
-    with locked(config.data, "peer.data"):
+    with locked(config.data, "peer.data"), ExitStack() as stack:
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         store = await trio.to_thread.run_sync(PieceStore, config.data / "pieces", int(config.quota))
-        daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store)
+        ledger = await trio.to_thread.run_sync(Ledger, config.data / "uploads.db")
+        stack.callback(ledger.close)
+        daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store, ledger)
         cap = daemon.core.cap
-        gate: Gate[Any] = Gate(cap.gate_rate(), cap.burst_bytes())
+        gate: Gate[Any] = Gate(cap.gate_rate())
         listen, player = parse_host_port(config.listen), parse_host_port(config.player)
         async with (
             open_endpoint(

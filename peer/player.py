@@ -6,6 +6,7 @@
                                            .mp4?download fetches everything at once, in any order
     /playlist.m3u                          everything, for Kodi and its like
     /api/v1/titles, /api/v1/titles/TITLE/statistics, /api/v1/statistics, /healthz
+    /api/v1/sharing                        POST: mode, pause; see `peer.sharing_door`
 
 Errors are one line of plain text. Who may ask is decided by `shared.web_guards.LocalOnly`.
 """
@@ -28,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from peer import m3u8
 from peer.film_response import film_response
 from peer.page_files import page_routes
+from peer.sharing_door import change_sharing
 from peer.titles import JSON, Titles
 from shared.core.errors import LocalError, PenstockError, Reason, Refused, RemoteError, StoreError, StoreFull
 from shared.core.ids import InfoHash, TitleId, parse_infohash, parse_title_id
@@ -89,6 +91,7 @@ def player_app(titles: Titles) -> ASGIApp:
             Route("/titles/{title_id}/{infohash}.mp4", door.film),
             Route("/playlist.m3u", door.shelf),
             Route("/api/v1/statistics", door.statistics),
+            Route("/api/v1/sharing", door.change_sharing, methods=["POST"]),
             Route("/api/v1/titles", door.catalogue),
             Route("/api/v1/titles/{title_id}/statistics", door.title_statistics),
             Route("/healthz", _healthz),
@@ -150,6 +153,9 @@ class _Door:
 
     async def statistics(self, request: Request) -> Response:
         return _json(self.titles.statistics())
+
+    async def change_sharing(self, request: Request) -> Response:
+        return await change_sharing(self.titles, request)
 
     async def title_statistics(self, request: Request) -> Response:
         title_id = _title_id(request)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, TypeAlias
 
-from shared.core.ids import InfoHash, TitleId
+from shared.core.ids import InfoHash, Mode, TitleId
 from shared.core.manifest import Manifest
 from shared.core.messages import Entry
 
@@ -53,8 +53,13 @@ class Titles(Protocol):
         """The whole peer, as the JSON door tells it.
 
         The page shows what is there of `kind`, `mode`, `tracker_up`, `connections`, `up_rate` and
-        `cap_rate` (bytes/s; a cap of 0 is none).
+        `cap_rate` (bytes/s; a cap of 0 is none), of `cap` (`peer.core.upload_cap.CapStatistics`) and
+        of `sharing` (`peer.sharing.Sharing.statistics`).
         """
+        ...
+
+    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+        """Changes whether this peer uploads, as far as given; see `peer.sharing.Sharing.choose`."""
         ...
 
     def title_statistics(self, infohash: InfoHash) -> Mapping[str, JSON]:

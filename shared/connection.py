@@ -72,7 +72,7 @@ class Connection:
         self._peer: NodeId | None = None
         self._settled = trio.Event()
         self._closed = trio.Event()
-        self._loss: ConnectionLost | None = None
+        self.loss: ConnectionLost | None = None  # why it ended, if it did
         self._handshake_by = now + handshake_seconds
         self._keep_alive_seconds = keep_alive_seconds
         self._heard_at = now  # or pinged
@@ -88,7 +88,9 @@ class Connection:
         self._received = [0, 0]
         self._handlers: dict[type[events.QuicEvent], Callable[[Any], None]] = {
             events.HandshakeCompleted: self._on_handshake,
-            events.StreamDataReceived: self._on_data,
+            events.StreamDataReceived: lambda event: self._stream(event).take_data(
+                event.data, event.end_stream
+            ),
             events.StreamReset: lambda event: self._stream(event).take_reset(event.error_code),
             events.StopSendingReceived: lambda event: self._stream(event).take_stop(event.error_code),
             events.ConnectionIdIssued: lambda event: host.add_route(event.connection_id, self),
@@ -107,12 +109,7 @@ class Connection:
     @property
     def is_established(self) -> bool:
         """The peer is known, and the connection has not ended."""
-        return self._peer is not None and self._loss is None
-
-    @property
-    def loss(self) -> ConnectionLost | None:
-        """Why it ended, if it did."""
-        return self._loss
+        return self._peer is not None and self.loss is None
 
     @property
     def remote(self) -> HostPort:
@@ -142,7 +139,7 @@ class Connection:
 
     def close(self, reason: Reason = Reason.NONE, detail: str = "") -> None:
         """End it at once; the peer hears the reason and up to 160 characters of detail."""
-        if self._loss is None:
+        if self.loss is None:
             detail = printable(detail)
             self._guard(lambda: self._engine.end(reason, detail), None)
             self._lose(ConnectionLost(reason, detail))
@@ -151,8 +148,8 @@ class Connection:
     async def wait_closed(self) -> ConnectionLost:
         """Wait for the end and say why it came."""
         await self._closed.wait()
-        assert self._loss is not None
-        return ConnectionLost(self._loss.reason, self._loss.detail)  # its own, so that it can be raised
+        assert self.loss is not None
+        return ConnectionLost(self.loss.reason, self.loss.detail)  # its own, so that it can be raised
 
     async def wait_established(self) -> None:
         """Wait until the peer is known. Raises ConnectionLost if that fails."""
@@ -175,17 +172,26 @@ class Connection:
             streams=len(self._streams),
         )
 
+    def take_shortest_rtt(self) -> float | None:
+        """The shortest round trip, in seconds, since the last call; None if none was measured."""
+        return self._engine.take_shortest_rtt()
+
     # For the endpoint
 
     @property
     def wants_turn(self) -> bool:
         """Stream data waits for a turn at the gate."""
-        return self._engine.wants_turn and self._loss is None
+        return self._engine.wants_turn and self.loss is None
+
+    @property
+    def is_brief(self) -> bool:
+        """What waits for a turn is less than a datagram of some stream."""
+        return self._engine.is_brief
 
     @property
     def has_more(self) -> bool:
         """It could go on sending once others had their turn."""
-        return self._engine.has_more and self._loss is None
+        return self._engine.has_more and self.loss is None
 
     def dial(self, sockaddr: Any, now: float) -> None:
         """Begin the handshake."""
@@ -225,7 +231,7 @@ class Connection:
             for datagram, recipient in self._farewell:
                 out(datagram, len(datagram), recipient)
             return
-        if self._loss is not None:
+        if self.loss is not None:
             out = self._keeping_farewell(out)
         self._guard(lambda: self._engine.send(now, out, gated=gated, turn=turn), None)
         self._take_events()
@@ -282,9 +288,9 @@ class Connection:
         self._received[0] += datagrams
         self._received[1] += payload_bytes
         self._heard_at = now
-        if self._loss is not None:  # it may not have heard our close
+        if self.loss is not None:  # it may not have heard our close
             self._farewells_due = min(1, self._farewells_left)
-        return self._loss is None
+        return self.loss is None
 
     def _keeping_farewell(self, out: Out) -> Out:
         farewell: list[tuple[bytes, Any]] = []
@@ -342,9 +348,6 @@ class Connection:
         self._peer = peer
         self._settle()
 
-    def _on_data(self, event: events.StreamDataReceived) -> None:
-        self._stream(event).take_data(event.data, event.end_stream)
-
     def _on_terminated(self, event: events.ConnectionTerminated) -> None:
         self.is_over = True
 
@@ -363,7 +366,7 @@ class Connection:
 
     def _add_stream(self, stream_id: int) -> Stream:
         touch = partial(self._host.touch, self)
-        stream = Stream(stream_id, self._engine, touch, lambda: self._loss, self._blocked)
+        stream = Stream(stream_id, self._engine, touch, lambda: self.loss, self._blocked)
         self._streams[stream_id] = stream
         return stream
 
@@ -374,9 +377,9 @@ class Connection:
             self._engine.forget(stream_id)
 
     def _lose(self, loss: ConnectionLost) -> None:
-        if self._loss is not None:
+        if self.loss is not None:
             return
-        self._loss = loss
+        self.loss = loss
         self._unaccepted.clear()
         for stream in self._streams.values():
             stream.take_loss()
@@ -390,5 +393,5 @@ class Connection:
             self._host.settle(self)
 
     def _check_alive(self) -> None:
-        if self._loss is not None:
-            raise ConnectionLost(self._loss.reason, self._loss.detail)
+        if self.loss is not None:
+            raise ConnectionLost(self.loss.reason, self.loss.detail)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from math import inf
@@ -38,6 +38,7 @@ from shared.timers import Timers
 READS_PER_WAKE, BYTES_PER_WAKE = 64, 1 << 20  # then other tasks get their turn
 MAX_UNACCEPTED = 256  # established connections that nobody accepted yet
 HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_DATAGRAMS = 2  # a flight may make
 LONGEST_ID_END = 26  # a long header's first bytes, to the end of the longest destination id
 MIN_TIMER_SECONDS = 0.0005  # no peer can make a timer spin
 
@@ -60,7 +61,7 @@ class Endpoint:
         self._berth = berth
         self.local = host_port(sock.raw.getsockname())
         self._socket = sock
-        self._gate: Gate[Connection] = Gate() if gate is None else gate
+        self.gate: Gate[Connection] = Gate() if gate is None else gate  # all datagrams are charged to it
         self._reception = reception
         self._engine = partial(
             QuicEngine, identity, idle_timeout_seconds=idle_timeout_seconds, mark=berth.mark)  # fmt: skip
@@ -75,21 +76,21 @@ class Endpoint:
         self._alarm = alarm(sock.raw)
         self._lull = Lull()
         self._is_closed = False
-        self._outlet = Outlet(sock, self._gate)
+        self._outlet = Outlet(sock, self.gate)
         self._received = [0, 0]
         self._unwanted = self._astray = 0
 
     # For tasks
 
-    @property
-    def gate(self) -> Gate[Connection]:
-        """The gate that all datagrams are charged to; change its rate with `set_rate`."""
-        return self._gate
-
-    def set_rate(self, rate: float | None) -> None:
+    def set_rate(self, rate: float | None, burst_bytes: float | None = None) -> None:
         """Let at most `rate` bytes/s leave, headers included; None for no bound, 0 to hold all data."""
-        self._gate.set_rate(rate, clock.now())
-        self._wake()
+        now = clock.now()
+        self.gate.set_rate(rate, now, burst_bytes)
+        self._alarm.hurry(-inf)
+
+    def established(self) -> Iterator[Connection]:
+        """Connections whose handshakes are over."""
+        return (connection for connection in list(self._connections) if connection.is_established)
 
     async def connect(
         self,
@@ -129,7 +130,7 @@ class Endpoint:
     def take(self, datagram: bytes, sender: Any) -> None:
         """A datagram that another process at our port received and passed on."""
         self._take(datagram, sender, clock.now(), self._touched)
-        self._wake()
+        self._alarm.hurry(-inf)
 
     def statistics(self) -> EndpointStatistics:
         """A frozen view for screens and metrics."""
@@ -137,6 +138,7 @@ class Endpoint:
             connections=sum(connection.is_established for connection in self._connections),
             half_open=len(self._half_open),
             bytes_sent=self._outlet.bytes,
+            header_bytes_sent=self._outlet.header_bytes,
             bytes_received=self._received[1],
             datagrams_sent=self._outlet.datagrams,
             datagrams_received=self._received[0],
@@ -151,7 +153,7 @@ class Endpoint:
         """Something may be sent: build it soon, together with what else is written until then."""
         if not self._is_closed:
             self._touched[connection] = None
-            self._wake()
+            self._alarm.hurry(-inf)
 
     def add_route(self, connection_id: bytes, connection: Connection) -> None:
         """Datagrams to this id are for the connection."""
@@ -190,7 +192,7 @@ class Endpoint:
         if self._touched and not is_full:
             await trio.lowlevel.checkpoint()  # other tasks have their turn
             return
-        turn_at = inf if is_full else self._gate.ready_at(now)
+        turn_at = inf if is_full else self.gate.ready_at(now)
         until, lull_until = min(self._timers.next_at(), turn_at), self._lull.until(turn_at, now)
         reads = lull_until <= now
         await self._alarm.wait(until if reads else min(until, lull_until), reads=reads, writes=is_full)
@@ -269,9 +271,11 @@ class Endpoint:
             self.pass_on(datagram, sender)
             return None
         is_astray = is_short and not self._berth.owns(destination(datagram))
-        self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray
-        if isinstance(verdict, bytes) and not is_astray:  # else another process may know better
-            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE, now)
+        self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray  # another may know it
+        if (
+            isinstance(verdict, bytes) and not is_astray and self.gate.admits(now)
+        ):  # others may know astray ones
+            self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE)
         return None
 
     def _welcome(self, welcome: Welcome, now: float) -> Connection:
@@ -309,48 +313,50 @@ class Endpoint:
         for owners in (self._half_open, self._timers, self._passes):
             owners.discard(connection)
         self._touched.pop(connection, None)
-        self._gate.withdraw(connection)
+        self.gate.withdraw(connection)
         connection.take_apart()
 
-    def _transmit(self, connection: Connection, now: float, turn: int = 0) -> None:
+    def _transmit(self, connection: Connection, now: float, turn: int | None = None) -> None:
         if self._outlet.is_full and not connection.is_over:
             self._touched[connection] = None  # a later pass comes back to it
             return
         self._touched.pop(connection, None)
+        needs = 1 if connection.is_established else HANDSHAKE_DATAGRAMS
+        if turn is None and not connection.is_over and not self.gate.admits(now, needs):
+            self.gate.ask_at_once(connection, needs)
+            self._timers.discard(connection)  # set anew after its turn
+            return
         how = Pass.TURN if turn else Pass.AT_ONCE
-        may_pass = self._gate.is_open and now >= self._passes.next_at(connection, now)
+        may_pass = self.gate.is_open and now >= self._passes.next_at(connection, now)
 
         def out(data: bytes | memoryview, segment_bytes: int, recipient: Any) -> None:
-            if self._outlet.send(data, segment_bytes, recipient, how, now):
+            if self._outlet.send(data, segment_bytes, recipient, how):
                 connection.count_sent(-(-len(data) // segment_bytes), len(data))
             elif self._outlet.was_too_large:
                 connection.note_refused(segment_bytes)
             if may_pass and len(data) > segment_bytes:
                 self._passes.passed(connection, now)
 
-        connection.transmit(now, out, gated=not may_pass, turn=turn)
+        connection.transmit(now, out, gated=not may_pass, turn=turn or 0)
         if connection.is_over:
             self._remove(connection)
             return
-        if connection.wants_turn and not self._gate.is_open:
-            self._gate.ask(connection)
+        if connection.wants_turn and not self.gate.is_open:
+            self.gate.ask(connection, brief=connection.is_brief)
         if connection.has_more:
             self.touch(connection)
         self._arm(connection, now)
 
     def _give_turns(self, now: float) -> None:
-        while not self._outlet.is_full and (turn := self._gate.next_turn(now)) is not None:
+        while not self._outlet.is_full and (turn := self.gate.next_turn(now)) is not None:
             self._transmit(turn.asker, now, turn.datagrams)
 
     def _arm(self, connection: Connection, now: float) -> None:
         may_pass_at = self._passes.next_at(connection, now)
         wake_at = max(connection.timer_at(may_pass_at), now + MIN_TIMER_SECONDS)
-        if connection.wants_turn and self._gate.is_open:
+        if connection.wants_turn and self.gate.is_open:
             wake_at = min(wake_at, max(now, may_pass_at))
         self._timers.set(connection, wake_at)
-
-    def _wake(self) -> None:
-        self._alarm.hurry(-inf)
 
 
 @asynccontextmanager

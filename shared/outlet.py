@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from shared import clock
 from shared.connection import Connection
 from shared.core.gate import Gate, Pass
 from shared.sockets import DatagramSocket, header_bytes
@@ -18,6 +19,7 @@ class Outlet:
     def __init__(self, sock: DatagramSocket, gate: Gate[Connection]) -> None:
         self.datagrams = 0  # that left
         self.bytes = 0
+        self.header_bytes = 0  # of these
         self.refused = 0  # datagrams that the system would not send at all,
         self.was_too_large = False  # and why, the last time: larger than the network device takes
         self._socket = sock
@@ -29,9 +31,7 @@ class Outlet:
         """The system has no room: build nothing until `flush` has emptied it."""
         return bool(self._backlog)
 
-    def send(
-        self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass, now: float
-    ) -> bool:
+    def send(self, data: bytes | memoryview, segment_bytes: int, recipient: Any, how: Pass) -> bool:
         """Datagrams of `segment_bytes` (the last may be shorter) leave, now or as soon as there is room.
 
         False if they never will: no route, a network that is down. To QUIC they are lost.
@@ -45,10 +45,13 @@ class Outlet:
             return False
         if sent < len(data):
             self._backlog.append((bytes(data[sent:]), segment_bytes, recipient))
-        size = len(data) + datagrams * header_bytes(recipient)
+        headers = datagrams * header_bytes(recipient)
+        size = len(data) + headers
         self.datagrams += datagrams
+        self.header_bytes += headers
         self.bytes += size
-        self._gate.charge(size, how, now)
+        # Read anew: however long the system kept us waiting, no byte counts as gone before it was.
+        self._gate.charge(size, how, clock.now())
         return True
 
     def flush(self) -> None:

@@ -69,6 +69,23 @@ class Serving:
         self._numbers = count(1)
         self._verdicts: dict[int, tuple[trio.Event, list[Reason]]] = {}
         self.served_bytes = 0
+        self._served: dict[InfoHash, int] = {}
+        self._running: set[trio.CancelScope] = set()  # streams on which pieces or manifests leave
+
+    def stop(self) -> None:
+        """Not one byte more of what is being answered: the streams are reset, and nothing is sent again."""
+        for scope in self._running:
+            scope.cancel()
+
+    def take_served(self) -> dict[InfoHash, int]:
+        """Bytes of pieces that arrived whole since the last call, by swarm."""
+        served, self._served = self._served, {}
+        return served
+
+    def give_back(self, served: dict[InfoHash, int]) -> None:
+        """What was taken could not be noted: it counts for the next call."""
+        for infohash, taken in served.items():
+            self._served[infohash] = self._served.get(infohash, 0) + taken
 
     def act(self, order: Serve | Decline) -> None:
         """The core decided over a request that waits in `answer`."""
@@ -94,9 +111,8 @@ class Serving:
         if reason is not Reason.NONE:
             await decline(stream, reason)
             return
-        await stream.send_all(ANSWER_OK + len(manifest.raw).to_bytes(4, "big") + manifest.raw)
-        stream.send_eof()
-        await stream.wait_acknowledged()
+        answer = ANSWER_OK + len(manifest.raw).to_bytes(4, "big") + manifest.raw
+        await self._send(stream, answer)
 
     async def _answer_piece(
         self, node: NodeId, stream: Stream, request: PieceRequest, manifest: Manifest
@@ -126,13 +142,29 @@ class Serving:
             self._core.lost(request.infohash, request.piece, clock.now())
             await decline(stream, refusal.reason)
             return
-        await stream.send_all(ANSWER_OK + leaves)
-        await stream.send_all(memoryview(data)[start:end])
-        stream.send_eof()
-        # The turn ends when the bytes are with the asker, not when they are in our buffers:
-        # the order of service is by deadline only as long as little waits below us.
-        await stream.wait_acknowledged()
-        self.served_bytes += end - start
+        if await self._send(stream, ANSWER_OK + leaves, memoryview(data)[start:end]):
+            self.served_bytes += end - start
+            self.give_back({request.infohash: end - start})
+
+    async def _send(self, stream: Stream, *parts: bytes | memoryview) -> bool:
+        """Send until the asker has it, or `stop` is called; whether it has it."""
+        if not self._core.seeding.sharing:  # since it was decided
+            stream.reset(Reason.NOT_SHARING)
+            return False
+        with trio.CancelScope() as scope:
+            self._running.add(scope)
+            try:
+                for part in parts:
+                    await stream.send_all(part)
+                stream.send_eof()
+                # The turn ends when the bytes are with the asker, not when they are in our buffers:
+                # the order of service is by deadline only as long as little waits below us.
+                await stream.wait_acknowledged()
+            finally:
+                self._running.discard(scope)
+        if scope.cancelled_caught:
+            stream.reset(Reason.NOT_SHARING)
+        return not scope.cancelled_caught
 
 
 async def decline(stream: ByteStream, reason: Reason) -> None:

@@ -1,7 +1,7 @@
 """What a setting may be, how its text is read, and how its value and limits are shown.
 
-Beside text, numbers, booleans, enums and lists: `Rate`, `Size` and `Duration` with their
-units, `Path`, `HostPortText` and `AddressText`. In a file these are strings in quotes.
+Beside text, numbers, booleans, enums and lists: `Rate`, `Uplink`, `Size` and `Duration` with
+their units, `HoursText`, `Path`, `HostPortText` and `AddressText`. In a file these are strings in quotes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from shared.core.units import (
     Duration,
     Rate,
     Size,
+    Uplink,
     format_duration,
     format_rate,
     format_size,
+    format_uplink,
     parse_duration,
+    parse_hours,
     parse_rate,
     parse_size,
+    parse_uplink,
 )
 
 
@@ -47,6 +51,10 @@ class HostPortText(str):
 
 class AddressText(str):
     """`penstock://ID@host:port`, checked; `parse_address` takes it apart."""
+
+
+class HoursText(str):
+    """A stretch of every day such as `22:00-07:00`, checked; `parse_hours` takes it apart."""
 
 
 def convert(value: Any, kind: Any, *, is_text: bool) -> Any:
@@ -161,20 +169,28 @@ def _parse_host_port(text: str) -> HostPortText:
     return HostPortText(text)
 
 
+def _parse_hours(text: str) -> HoursText:
+    parse_hours(text)
+    return HoursText(text)
+
+
 def _parse_address(text: str) -> AddressText:
     return AddressText(parse_address(text))
 
 
 _PARSERS: Mapping[type, Callable[[str], Any]] = {
     Rate: parse_rate,
+    Uplink: parse_uplink,
     Size: parse_size,
     Duration: parse_duration,
     Path: _parse_path,
+    HoursText: _parse_hours,
     HostPortText: _parse_host_port,
     AddressText: _parse_address,
 }
 _FORMATS: Mapping[type, Callable[[Any], str]] = {
     Rate: format_rate,
+    Uplink: format_uplink,
     Size: format_size,
     Duration: format_duration,
 }

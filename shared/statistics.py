@@ -12,6 +12,7 @@ class EndpointStatistics:
     connections: int
     half_open: int  # unfinished handshakes of strangers
     bytes_sent: int
+    header_bytes_sent: int  # of these
     bytes_received: int
     datagrams_sent: int
     datagrams_received: int

@@ -20,7 +20,7 @@ from peer import m3u8
 from peer.player import serve_player
 from peer.titles import JSON, Reader
 from shared.core.errors import PenstockError, Reason, Refused
-from shared.core.ids import InfoHash, TitleId
+from shared.core.ids import InfoHash, Mode, TitleId
 from shared.core.manifest import Manifest, build, parse, sign
 from shared.core.merkle import layer_of_file
 from shared.core.messages import Entry, Rendition
@@ -85,6 +85,7 @@ class Shelf:
     cut_at: int | None = None  # reads from here on raise `reading`
     hold_at: int | None = None  # reads from here on wait for ever
     playing: list[bool] = field(default_factory=list)  # what each reader was opened for
+    chosen: list[tuple[Mode | None, float | None, bool | None]] = field(default_factory=list)
     largest_read: int = 0
     reads: int = 0
     opened: int = 0
@@ -138,6 +139,9 @@ class Shelf:
         self.playing.append(playing)
         return ShelfReader(self, infohash)
 
+    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+        self.chosen.append((mode, pause_seconds, metered_here))
+
     def statistics(self) -> Mapping[str, JSON]:
         return {
             "node": "ab" * 32,
@@ -149,6 +153,32 @@ class Shelf:
             "cap_rate": 750_000,
             "connections": 4,
             "stalls": 0,
+            "cap": {
+                "uplink_rate": 1_250_000,
+                "grounds": "corrected",
+                "confidence": 1.0,
+                "household_rate": 250_000,
+                "household_seen": True,
+                "guard_share": 1.0,
+                "cap_rate": 586_000,
+                "up_rate": 412_000,
+            },
+            "sharing": self.sharing(),
+        }
+
+    def sharing(self) -> Mapping[str, JSON]:
+        paused = bool(self.chosen) and bool(self.chosen[-1][1])
+        return {
+            "uploading": not paused,
+            "why": "paused" if paused else "shared",
+            "until": None,
+            "paused": paused,
+            "network": "wlan0 c0:ff:ee:00:00:01",
+            "metered": [],
+            "day": "2026-11-24",
+            "day_bytes": 3_200_000_000,
+            "month_bytes": 41_000_000_000,
+            "left_bytes": 6_800_000_000,
         }
 
     def title_statistics(self, infohash: InfoHash) -> Mapping[str, JSON]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,18 @@ async def test_playback_goes_on_when_sources_come_back(shelf: Shelf, tmp_path: P
         await page.run("document.querySelector('video').playbackRate = 4")
         await page.wait_for("document.querySelector('video').ended")
         assert await page.run("return document.querySelector('#notice').hidden")
+
+
+async def test_the_page_shows_the_cap_and_pauses_uploads(shelf: Shelf, tmp_path: Path) -> None:
+    async with visit(shelf, tmp_path / "profile", "/") as page:
+        said = await page.wait_for("document.querySelector('#sharing-line').textContent")
+        assert "10.0\u00a0Mbit/s" in said
+        assert "less than you set" in said
+        assert "household sends 2.0\u00a0Mbit/s" in said
+        assert "41.0\u00a0GB" in await page.run("return document.querySelector('#sharing-use').textContent")
+        await page.run("document.querySelector('#pause').focus()")
+        await page.press("\ue007")
+        await page.wait_for("document.querySelector('#sharing-now').textContent.includes('paused')")
+        await page.press("\ue007")
+        await page.wait_for("document.querySelector('#sharing-now').textContent.startsWith('Uploading')")
+        assert shelf.chosen == [(None, inf, None), (None, 0.0, None)]

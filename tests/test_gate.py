@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.gate import TURN_BYTES, Gate, Pass, burst_for
+from shared.core.gate import TURN_BYTES, Gate, Pass, Turn, burst_for, peak_seconds
 
 AT_ONCE = st.lists(st.tuples(st.floats(0, 2), st.integers(40, TURN_BYTES)), max_size=80)
 
@@ -63,11 +63,57 @@ def test_windows(rate: int, at_once: list[tuple[float, int]]) -> None:
             assert total - earlier <= rate * (when - start) + burst + debt + 1e-3
 
 
+@given(rate=RATES, at_once=AT_ONCE, seconds=st.sampled_from([0.1, 1.0]))
+def test_a_window_of_a_second_or_a_tenth_keeps_to_its_peak(
+    rate: int, at_once: list[tuple[float, int]], seconds: float
+) -> None:
+    """No window that ends with a turn's datagram holds more than its peak, unless what could not wait
+    took more than the peak by itself; no other exceeds it by more than what could not wait."""
+    out = run(Gate(rate), at_once, until=min(2.5, 800_000 / rate))
+    peak, begin, total, urgent = rate * peak_seconds(rate, seconds), 0, 0, 0
+    for when, size, how in out:
+        total += size
+        urgent += size if how is Pass.AT_ONCE else 0
+        while out[begin][0] + seconds <= when:
+            total -= out[begin][1]
+            urgent -= out[begin][1] if out[begin][2] is Pass.AT_ONCE else 0
+            begin += 1
+        assert total <= peak + (1e-3 if how is Pass.TURN else urgent)
+
+
+def test_what_cannot_wait_goes_first_but_waits_for_room_in_the_windows() -> None:
+    gate: Gate[str] = Gate(1_000_000.0)
+    fill(gate, up_to=1_000_000.0 * peak_seconds(1_000_000.0, 0.1) - 1.5 * TURN_BYTES)
+    gate.ask("data")
+    assert gate.admits(0.0985)
+    assert not gate.admits(0.0985, datagrams=2)
+    gate.ask_at_once("new", datagrams=2)
+    assert gate.next_turn(0.0985) is None
+    assert 0.1 < gate.ready_at(0.0985) < 0.102
+    assert gate.next_turn(0.103) == Turn("new", 0)
+    assert asker_of(gate, 0.105) == "data"
+
+
+def fill(gate: Gate[str], up_to: float) -> None:
+    """So many bytes leave in the first 100 ms."""
+    for step in range(50):
+        gate.charge(int(up_to / 50), Pass.AT_ONCE, step / 500)
+
+
+def test_a_rate_that_falls_stalls_nothing() -> None:
+    """What left at the old rate is not held against the new one."""
+    gate: Gate[str] = Gate(4_000_000.0)
+    fill(gate, up_to=4_000_000.0 * 0.1)
+    gate.set_rate(400_000.0, 0.1)
+    gate.ask("a")
+    assert gate.ready_at(0.1) < 0.12
+
+
 @given(rate=st.integers(20_000, 500_000))
 def test_data_alone(rate: int) -> None:
-    """Data alone uses the rate: between rate x W - burst and rate x W + burst bytes leave in W seconds."""
+    """Data alone uses the rate: of each second at most a datagram is lost, as the next would not fit."""
     total = sum(size for _, size, _ in run(Gate(rate), [], until=3.0))
-    assert rate * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
+    assert (rate - TURN_BYTES) * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
 
 
 @given(rate=st.integers(1_000_000, 60_000_000), late=st.floats(0, 0.001))

@@ -243,7 +243,7 @@ def test_a_shared_peer_serves_what_it_holds_and_says_what_it_can_spare() -> None
     assert ask_it(core, 2) == [Decline(2, Reason.NOT_HELD)]
 
 
-def test_a_slow_line_sends_two_pieces_at_once_and_keeps_the_next_for_the_most_urgent() -> None:
+def test_a_slow_line_sends_three_pieces_at_once_and_keeps_the_next_for_the_most_urgent() -> None:
     core = peer(uplink_rate=250_000.0)
     core.hold(FILM, frozenset({0}), NOW)
     core.receive(Join(1, SWARM, TICKET), ANN, NOW)
@@ -253,9 +253,11 @@ def test_a_slow_line_sends_two_pieces_at_once_and_keeps_the_next_for_the_most_ur
     orders(core)
     assert ask_it(core, 1) + ask_it(core, 2) == [Serve(1), Serve(2)]
     core.requested(3, PieceRequest(SWARM, 0, 0, 16), bob, 262144, NOW)
+    assert orders(core) == [Serve(3)]
+    core.requested(4, PieceRequest(SWARM, 0, 0, 16), bob, 262144, NOW)
     assert orders(core) == []
     core.served(1)
-    assert orders(core) == [Serve(3)]
+    assert orders(core) == [Serve(4)]
 
 
 def test_an_uplink_in_use_is_offered_no_longer() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.rate import RateMeter, TokenBucket
+from shared.core.rate import WINDOW_GRAINS, RateMeter, RateWindow, TokenBucket
 
 STEPS = st.lists(
     st.tuples(st.floats(-5, 5), st.integers(0, 5_000)), min_size=1, max_size=60
@@ -85,3 +85,42 @@ def test_a_meter_settles_at_the_rate_and_forgets() -> None:
     assert RateMeter().rate(1.0) == 0
     with pytest.raises(ValueError, match="time constant"):
         RateMeter(0)
+
+
+PASSED = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1000)), max_size=60)
+
+
+@given(passed=PASSED, seconds=st.sampled_from([0.1, 1.0]), later=st.floats(0, 2))
+def test_a_window_never_says_less_than_passed(
+    passed: list[tuple[float, float]], seconds: float, later: float
+) -> None:
+    """A window holds at least what passed in its length, and nothing that is older than that and a grain."""
+    window = RateWindow(seconds)
+    for at, amount in sorted(passed):
+        window.add(amount, at)
+    now = max((at for at, _ in passed), default=0.0) + later
+    inside = sum(amount for at, amount in passed if at > now - seconds)
+    about = sum(amount for at, amount in passed if at > now - seconds * (1 + 2 / WINDOW_GRAINS) - 1e-4)
+    assert inside - 1e-6 <= window.total(now) <= about + 1e-6
+
+
+@given(passed=PASSED, bound=st.floats(0, 5000))
+def test_a_window_says_when_it_has_room(passed: list[tuple[float, float]], bound: float) -> None:
+    """At the moment that it names no more than `bound` is in it, and just before that more is."""
+    window = RateWindow(1.0)
+    for at, amount in sorted(passed):
+        window.add(amount, at)
+    now = max((at for at, _ in passed), default=0.0)
+    ready_at = window.ready_at(bound, now)
+    if ready_at - 1e-6 > now:
+        assert window.total(ready_at - 1e-6) > bound - 1e-6
+    assert window.total(ready_at) <= bound + 1e-6
+
+
+def test_a_clock_that_steps_back_stands_still_for_a_window() -> None:
+    window = RateWindow(1.0)
+    window.add(10.0, 5.0)
+    window.add(10.0, 4.0)
+    assert window.total(3.0) == 20.0
+    assert window.total(5.5) == 20.0
+    assert window.total(6.1) == 0.0

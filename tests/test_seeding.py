@@ -161,7 +161,7 @@ def test_when_sharing_stops_what_waits_is_declined() -> None:
     core = serving(ANN, BOB, slots=1)
     ask(core, 1, ANN)
     ask(core, 2, BOB)
-    core.stop_sharing()
+    core.stop_sharing(NOW)
     assert orders(core) == [Decline(2, Reason.NOT_SHARING)]
     assert ask(core, 3, BOB) == [Decline(3, Reason.NOT_SHARING)]
 

@@ -92,9 +92,9 @@ async def test_what_the_system_has_no_room_for_leaves_later_in_order(monkeypatch
             return send(data[:taken], segment_bytes, recipient) if taken else 0
 
         monkeypatch.setattr(sender, "send", tight)
-        assert outlet.send(SOME[:5400], 1350, to, Pass.AT_ONCE, 0.0)
+        assert outlet.send(SOME[:5400], 1350, to, Pass.AT_ONCE)
         assert outlet.is_full
-        assert outlet.send(SOME[5400:6000], 1350, to, Pass.AT_ONCE, 0.0)
+        assert outlet.send(SOME[5400:6000], 1350, to, Pass.AT_ONCE)
         for is_full in (True, True, False):
             outlet.flush()
             assert outlet.is_full is is_full

@@ -6,20 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.core.upload_cap import CAP_SHARE, LEAST_SLOTS, LEAST_UPLINK, UploadCap
+from peer.config import LEAST_UPLINK
+from peer.core.upload_cap import CAP_SHARE, FAST_LINE, LEAST_SLOTS, UploadCap
 from shared.core import spare
-from shared.core.gate import MAX_DATAGRAM_BYTES, TURN_BYTES, Gate, Pass
+from shared.core.gate import MAX_DATAGRAM_BYTES, TURN_BYTES, Gate, Pass, peak_seconds
 from shared.core.shape import PIECE_BYTES
 
 uplinks = st.floats(LEAST_UPLINK, 1.25e9)
 
 
-@given(uplinks, st.floats(1.0, 3600.0))
-def test_what_the_gate_may_let_through_stays_under_the_cap(uplink: float, window: float) -> None:
-    """rate x W + burst is under 60 % of the uplink x W, for every W from one second up."""
-    cap = UploadCap(uplink)
-    for seconds in (1.0, 10.0, window):
-        assert cap.gate_rate() * seconds + cap.burst_bytes() < CAP_SHARE * uplink * seconds
+@given(uplinks)
+def test_what_the_gate_may_let_through_stays_under_the_cap(uplink: float) -> None:
+    """A second holds less than 60 % of what the uplink carries in it, and so do 100 ms from 10 Mbit/s up."""
+    rate = UploadCap(uplink).gate_rate()
+    for seconds in (1.0, 0.1) if uplink >= FAST_LINE else (1.0,):
+        assert rate * peak_seconds(rate, seconds) < 0.999 * CAP_SHARE * uplink * seconds
 
 
 @given(uplinks)
@@ -57,11 +58,6 @@ def send_greedily(gate: Gate[str], seconds: float) -> list[tuple[float, int]]:
     return sent
 
 
-def test_a_line_too_slow_to_share_is_shut() -> None:
-    assert UploadCap(LEAST_UPLINK - 1).gate_rate() == 0.0
-    assert UploadCap(0.0).spare_class() == 0
-
-
 @given(uplinks, st.integers(1, 64))
 def test_few_pieces_are_sent_at_once(uplink: float, most: int) -> None:
     """Never more than allowed, and never more than the line sends in about a second."""
@@ -82,8 +78,8 @@ def test_what_is_said_to_be_spare_is_not_in_use(uplink: float, use: float) -> No
 
 def test_statistics_say_what_share_of_the_cap_is_in_use() -> None:
     cap = UploadCap(1_000_000.0)
-    cap.used(290_000.0)
+    cap.used(293_000.0)
     statistics = cap.statistics()
-    assert (statistics.uplink_rate, statistics.cap_rate) == (1_000_000.0, 580_000.0)
+    assert statistics.uplink_rate == 1_000_000.0
+    assert statistics.cap_rate == pytest.approx(586_000.0)
     assert statistics.use == pytest.approx(0.5)
-    assert UploadCap(0.0).statistics().use == 0.0

@@ -1,38 +1,57 @@
-"""The upload cap: strictly under 60 % of the uplink, over every window from outside.
+"""The upload cap, the only writer of the gate: strictly under 60 % of what the household leaves
+of the line, over every window from outside.
 
-The gate is a bucket: in any window of W seconds at most rate x W + burst bytes leave. So that
-even a window of one second stays under 60 % of a slow line, the burst is taken off first:
+    available = what the line carries (`uplink`) - what the household sends (`household`)
+    rate      = 58.6 % of that
 
-    rate = min(58 % of the uplink, 59.8 % of the uplink - burst / 1 s)
+The gate lets no second, and on fast lines no 100 ms, hold more than 1.018 times its rate: 59.7 %. So that is
+the promise, and how near we come to it depends on timers alone. While a queue stands before the line
+we use less (`delay_guard`); and what fills the line tells what it carries (`full_line`).
 
-What may be spared for others is the cap less what is going out now; the tracker hears its
-class when it changes.
+Only one thing is above the promise: a trickle for what cannot be done without. When the household
+fills its line itself, a film that it watches still needs its acknowledgements; see FLOOR_SHARE.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from peer.core.delay_guard import DelayGuard
+from peer.core.full_line import FullLine, Traffic
+from peer.core.household import Household
+from peer.core.line import LineSample
+from peer.core.queue_sight import QueueSight
+from peer.core.uplink import Grounds, UplinkBelief
 from shared.core import spare
+from shared.core.gate import burst_for
 from shared.core.shape import PIECE_BYTES
 
 CAP_SHARE = 0.60  # the promise: never reached
-AIMED_SHARE = 0.58  # headroom for clocks and headers we cannot see
-WINDOW_SHARE = 0.598
-BURST_BYTES = 3_000.0  # two full datagrams: a datagram is never split
-BURST_SECONDS = 0.0015  # adds 0.9 % of the line to a window of 100 ms
+AIMED_SHARE = 0.586  # times the gate's PEAK 59.7 %; headroom for what is counted otherwise outside
+FAST_LINE = 1_250_000.0  # bytes/s, 10 Mbit/s: from here on 100 ms count, below single packets are too coarse
+UNSEEN_SHARE = 0.9  # of what we would use, where the household's traffic cannot be seen
+FLOOR_SHARE, FLOOR_RATE = 0.02, 4_000.0  # of the line, and bytes/s: acknowledgements and requests
+QUIET_SHARE = 0.004  # of the line; a household that sends less is silent: name lookups, clocks
+JUMP_SECONDS = 2.0  # between samples; longer, and the machine slept or a clock was set
 SLOT_SECONDS = 0.5  # of the line: what is under way at once, so that the urgent goes next
-LEAST_SLOTS = 2  # the second fills the line while the first is acknowledged
-LEAST_UPLINK = 16_000.0  # bytes/s; below it the burst alone would break the promise
+LEAST_SLOTS = 3  # two fill the line while a third is acknowledged
 
 
 @dataclass(frozen=True, slots=True)
 class CapStatistics:
-    """Bytes per second; `uplink_rate` is what the line is believed to carry."""
+    """Rates are bytes per second, headers counted."""
 
-    uplink_rate: float
-    cap_rate: float
-    up_rate: float
+    uplink_rate: float  # what the line is believed to carry
+    grounds: Grounds  # why
+    confidence: float  # 0 to 1: how far that is believed, and so how much of it is used
+    household_rate: float  # what the household sends itself
+    household_seen: bool  # its traffic can be read from the interface
+    available_rate: float  # what it leaves
+    queue_seconds: float  # packets wait so long before the line
+    guard_share: float  # of the cap that the delay guard lets us use, 0 to 1
+    cap_rate: float  # what the gate lets leave now
+    burst_bytes: float
+    up_rate: float  # what leaves
 
     @property
     def use(self) -> float:
@@ -41,30 +60,92 @@ class CapStatistics:
 
 
 class UploadCap:
-    """Turns the uplink's rate in bytes/s into the rate of the gate and the class of spare upload."""
+    """Decides the gate's rate and burst from the `uplink` setting (bytes/s; 0: unknown) and samples."""
 
     def __init__(self, uplink_rate: float) -> None:
-        self._uplink_rate = uplink_rate
+        self.belief = UplinkBelief(uplink_rate)
+        self.household = Household()
+        self._sight = QueueSight()
+        self._guard = DelayGuard()
+        self._full = FullLine()
+        self._last: LineSample | None = None
         self._up_rate = 0.0
 
+    # -- what the shell tells -------------------------------------------------------------------
+
+    def sample(self, sample: LineSample) -> None:
+        """The line now; some ten times a second. Afterwards the gate gets `gate_rate` and `burst_bytes`."""
+        last, self._last = self._last, sample
+        if last is not None and last.network != sample.network:
+            self._moved()
+        elif last is not None and not 0 <= sample.at - last.at <= JUMP_SECONDS:
+            self._sight.moved()
+            self._full.moved()
+        self.belief.at(sample.at)
+        self.household.sample(sample)
+        self._sight.sample(sample.paths, sample.at)
+        self._guard.sample(self._sight.seconds, sample.at)
+        sent = max(0, sample.own.bytes - last.own.bytes) if last is not None else 0
+        traffic = Traffic(
+            sent,
+            self.household.rate_now,
+            sample.paths,
+            self.gate_rate(),
+            self._sight.seconds,
+            self._sight.agreed,
+        )
+        carried = self._full.sample(traffic, sample.at)
+        if carried is not None:
+            self.belief.seen_full(carried, sample.at)
+
+    def renamed(self, network: str) -> None:
+        """The network is the same; more of its name became known."""
+        if self._last is not None:
+            self._last = replace(self._last, network=network)
+
+    def used(self, up_rate: float) -> None:
+        """What leaves the socket at present, bytes per second; for `spare_class` and screens."""
+        self._up_rate = up_rate
+
+    # -- what the gate gets ---------------------------------------------------------------------
+
     def gate_rate(self) -> float:
-        """Bytes per second, headers included, that may leave; 0 on a line too slow to share."""
-        if self._uplink_rate < LEAST_UPLINK:
-            return 0.0
-        return min(AIMED_SHARE * self._uplink_rate, WINDOW_SHARE * self._uplink_rate - self.burst_bytes())
+        """Bytes per second, headers included, that may leave."""
+        allowed = self._cap_rate() * self._guard.share
+        return max(self._floor_rate(), min(allowed, self._full.limit_rate))
 
     def burst_bytes(self) -> float:
-        """What may leave at once: two datagrams, or a moment of a fast line."""
-        return max(BURST_BYTES, BURST_SECONDS * AIMED_SHARE * self._uplink_rate)
+        """What may leave at once, so much a late timer can make up for."""
+        return burst_for(self.gate_rate())
+
+    def _cap_rate(self) -> float:
+        return AIMED_SHARE * self._available()
+
+    def _available(self) -> float:
+        usable = self.belief.rate * self.belief.confidence
+        if not self.household.is_seen and self._last is not None:
+            usable *= UNSEEN_SHARE
+        return max(0.0, usable - self._household_rate())
+
+    def _household_rate(self) -> float:
+        rate = self.household.rate
+        return rate if rate > QUIET_SHARE * self.belief.rate else 0.0
+
+    def _floor_rate(self) -> float:
+        return min(max(FLOOR_RATE, FLOOR_SHARE * self.belief.rate), CAP_SHARE * self.belief.rate)
+
+    def _moved(self) -> None:
+        self.belief.moved()
+        self.household.moved()
+        self._sight.moved()
+        self._full.moved()
+
+    # -- what others ask ------------------------------------------------------------------------
 
     def slots(self, most: int) -> int:
         """How many pieces to send at the same time, `most` at most. Many at once would all
         be late together; few, and the order of deadlines decides."""
         return min(most, max(LEAST_SLOTS, round(self.gate_rate() * SLOT_SECONDS / PIECE_BYTES)))
-
-    def used(self, up_rate: float) -> None:
-        """What leaves the socket at present, bytes per second."""
-        self._up_rate = up_rate
 
     def spare_class(self) -> int:
         """The class of what could still be given."""
@@ -72,4 +153,16 @@ class UploadCap:
 
     def statistics(self) -> CapStatistics:
         """A snapshot for screens."""
-        return CapStatistics(self._uplink_rate, self.gate_rate(), self._up_rate)
+        return CapStatistics(
+            uplink_rate=self.belief.rate,
+            grounds=self.belief.grounds,
+            confidence=self.belief.confidence,
+            household_rate=self._household_rate(),
+            household_seen=self.household.is_seen,
+            available_rate=self._available(),
+            queue_seconds=self._sight.seconds,
+            guard_share=self._guard.share,
+            cap_rate=self.gate_rate(),
+            burst_bytes=self.burst_bytes(),
+            up_rate=self._up_rate,
+        )

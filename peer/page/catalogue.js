@@ -1,6 +1,7 @@
 // The list of titles.
 
 import { ask, byId, element, facts, peerLine, say, whileSeen } from "./shown.js";
+import { showSharing } from "./sharing.js";
 
 const FILTER_FROM = 9; // fewer titles than this are seen at a glance
 
@@ -34,7 +35,9 @@ async function refresh() {
       painted = text;
       paint(); // only what changed, so that keyboard focus stays where it is
     }
-    byId("peer").textContent = peerLine(await ask("/api/v1/statistics"));
+    const peer = await ask("/api/v1/statistics");
+    byId("peer").textContent = peerLine(peer);
+    showSharing(peer);
   } catch (error) {
     painted = "";
     say(byId("notice"), error.message);

@@ -48,10 +48,12 @@ export function peerLine(peer) {
 }
 
 // The answer as JSON; an error carries the door's one line of text and its status.
-export async function ask(path) {
+// With a wish, it is posted.
+export async function ask(path, wish) {
   let answer;
   try {
-    answer = await fetch(path, { cache: "no-store" });
+    const posted = wish === undefined ? {} : { method: "POST", body: JSON.stringify(wish) };
+    answer = await fetch(path, { cache: "no-store", ...posted });
   } catch {
     throw Object.assign(new Error("Penstock is not running on this machine."), { status: 0 });
   }

@@ -1,4 +1,4 @@
-"""Token buckets, which bound a rate, and meters, which report one.
+"""Token buckets and windows, which bound a rate, and meters, which report one.
 
 A bucket holds at most `burst_bytes` and gains `rate` bytes a second. Over any stretch of W
 seconds that ends with a level of L, exactly `rate x W + level before - L` bytes were taken, so
@@ -8,7 +8,13 @@ than is there leaves a debt, which later takers wait out.
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from math import exp, inf
+
+WINDOW_GRAINS = 500  # bounds how many entries a window has
+EDGE_SECONDS = 1e-5  # nobody's clock is finer: both ends of a window belong to it
+ROUNDING = 1e-12
 
 
 class TokenBucket:
@@ -71,6 +77,60 @@ class TokenBucket:
         if self._level < self._burst_bytes and self._rate > 0:
             self._level = min(self._burst_bytes, self._level + self._rate * (now - self._counted_at))
         self._counted_at = now
+
+
+class RateWindow:
+    """How much (bytes, or the time they take at a rate) passed in the last `seconds`; never less than
+    really did: what passed close together counts as having passed at the end of that time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._kept_seconds = seconds + EDGE_SECONDS
+        self._entries: deque[_Passed] = deque()  # oldest first
+        self._total = 0.0
+        self._now = -inf
+
+    def add(self, amount: float, now: float) -> None:
+        """Count what passed at `now`; a clock that steps back is taken to stand still."""
+        self._forget(now)
+        self._total += amount
+        last = self._entries[-1] if self._entries else None
+        if last is not None and self._now < last.first_at + self.seconds / WINDOW_GRAINS:
+            last.last_at = self._now
+            last.amount += amount
+        else:
+            self._entries.append(_Passed(self._now, self._now, amount))
+
+    def total(self, now: float) -> float:
+        """What passed after `now - seconds`."""
+        self._forget(now)
+        return self._total
+
+    def ready_at(self, bound: float, now: float) -> float:
+        """When no more than `bound` will have passed in the last `seconds`: `now`, or later."""
+        if bound < -ROUNDING:
+            return inf
+        left = self.total(now)
+        for entry in self._entries:
+            if left <= bound:
+                return now
+            left -= entry.amount
+            now = max(now, entry.last_at + self._kept_seconds)
+        return now
+
+    def _forget(self, now: float) -> None:
+        self._now = max(now, self._now)
+        while self._entries and self._entries[0].last_at + self._kept_seconds <= self._now:
+            self._total -= self._entries.popleft().amount
+        if not self._entries:
+            self._total = 0.0  # sums of fractions drift
+
+
+@dataclass(slots=True)
+class _Passed:
+    first_at: float
+    last_at: float
+    amount: float
 
 
 class RateMeter:

@@ -189,6 +189,8 @@ class Seeding:
         holding = self.holdings.get(infohash)
         if holding is None:
             return Reason.UNKNOWN_TITLE
+        if not self.sharing:
+            return Reason.NOT_SHARING
         return Reason.NONE if node in holding.guests else Reason.TICKET_INVALID
 
     def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
@@ -241,13 +243,23 @@ class Seeding:
             self._served += waiting.serving
             self._serve_next()
 
-    def stop_sharing(self) -> None:
+    def stop_sharing(self, now: float) -> None:
         """Direct mode, pause or an empty budget: what waits is declined, what runs is the shell's."""
-        self.sharing = False
+        self._set_sharing(False, now)
         for number in [n for n, waiting in self._requests.items() if not waiting.serving]:
             del self._requests[number]
             self._declined += 1
             self._actions.append(Decline(number, Reason.NOT_SHARING))
+
+    def resume_sharing(self, now: float) -> None:
+        """Uploads are welcome again, and the tracker hears of it."""
+        self._set_sharing(True, now)
+
+    def _set_sharing(self, sharing: bool, now: float) -> None:
+        if sharing != self.sharing:
+            self.sharing = sharing
+            for holding in self.holdings.values():
+                holding.announce_at = min(holding.announce_at, now)
 
     # -- announcing --------------------------------------------------------------------------
 

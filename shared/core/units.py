@@ -19,6 +19,10 @@ class Rate(float):
     """Bytes per second."""
 
 
+class Uplink(float):
+    """Bytes per second that a line can upload; 0: nobody said, so it is to be found out."""
+
+
 class Size(int):
     """Bytes."""
 
@@ -26,6 +30,8 @@ class Size(int):
 class Duration(float):
     """Seconds."""
 
+
+ESTIMATE = "estimate"
 
 _DECIMAL = (("k", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12))
 _BINARY = (("Ki", 2**10), ("Mi", 2**20), ("Gi", 2**30), ("Ti", 2**40))
@@ -51,6 +57,9 @@ MAX_DURATION = Fraction(10 * 365 * 86400)  # ten years
 _QUANTITY = re.compile(
     r"\s*(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?P<unit>[A-Za-z/]{1,12})\s*\Z", re.ASCII
 )
+_HOURS = re.compile(
+    r"\s*(?P<h1>[01]?\d|2[0-3]):(?P<m1>[0-5]\d)\s*-\s*(?P<h2>[01]?\d|2[0-3]):(?P<m2>[0-5]\d)\s*\Z", re.ASCII
+)
 
 
 def parse_rate(text: str) -> Rate:
@@ -60,6 +69,16 @@ def parse_rate(text: str) -> Rate:
     """
     value = _parse(text, "a rate", "10 Mbit/s", _RATES)
     return Rate(_bounded(value, text, MAX_RATE, "1 Tbit/s"))
+
+
+def parse_uplink(text: str) -> Uplink:
+    """A rate, or `estimate` when nobody knows it. Raises LocalError that names the units."""
+    if text.strip().lower() == ESTIMATE:
+        return Uplink(0.0)
+    try:
+        return Uplink(parse_rate(text))
+    except LocalError as error:
+        raise LocalError(f"{error}; or {ESTIMATE!r} if you do not know it") from None
 
 
 def parse_size(text: str) -> Size:
@@ -82,9 +101,28 @@ def parse_duration(text: str) -> Duration:
     return Duration(_bounded(value, text, MAX_DURATION, "ten years"))
 
 
+def parse_hours(text: str) -> tuple[float, float]:
+    """`22:00-07:00` as the seconds of the day at which it begins and ends; it may pass midnight.
+
+    Raises LocalError for anything else, and for a stretch of no length.
+    """
+    match = _HOURS.match(text[:80])
+    if match is None:
+        raise LocalError(f"{text[:80]!r} is not a stretch of the day; write it such as '22:00-07:00'")
+    begin, end = (3600.0 * int(match[h]) + 60.0 * int(match[m]) for h, m in (("h1", "m1"), ("h2", "m2")))
+    if begin == end:
+        raise LocalError(f'{text[:80]!r} begins when it ends; for the whole day use mode = "direct"')
+    return begin, end
+
+
 def format_rate(rate: float) -> str:
     """Bytes per second in bits, as short as it can be read back: `10 Mbit/s`."""
     return _format(Fraction(rate), _RATES, ("Tbit/s", "Gbit/s", "Mbit/s", "kbit/s", "bit/s"))
+
+
+def format_uplink(rate: float) -> str:
+    """`10 Mbit/s`, or `estimate`."""
+    return format_rate(rate) if rate else ESTIMATE
 
 
 def format_size(size: int) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from aioquic._buffer import Buffer
@@ -91,6 +92,7 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         self.host_cid = self._host_cids[0].cid = mark(self.host_cid)
         self._local_initial_source_connection_id = self.host_cid
         self.wants_turn = False  # after `send`: stream data waits for a turn
+        self.is_brief = False  # what wants a turn is a small message, or the end of a large one
         self.has_more = False  # after `send`: others should have their turn, then we again
         self._path_mtu = PathMtu()
         self._loss = self._recovery = Recovery(
@@ -168,6 +170,11 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
             lost_datagrams=self._recovery.lost_packets,
             datagram_bytes=self._path_mtu.size,
         )
+
+    def take_shortest_rtt(self) -> float | None:
+        """The shortest round trip since the last call, less what the peer says it waited; None: no sample."""
+        shortest, self._recovery.shortest_rtt = self._recovery.shortest_rtt, inf
+        return shortest if shortest < inf else None
 
     # What the shell does
 
@@ -360,6 +367,9 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         self._pacing_at = self._pacer.ready_at(now)
         if self._pacing_at is None or self._pacing_at < now + SOON_SECONDS:
             self.wants_turn = self._gated
+            self.is_brief = self._gated and any(
+                _has_data(stream) and not self._batchable(stream) for stream in self._streams_queue
+            )
             self.has_more = not self._gated and any(map(self._could_send, self._streams_queue))
 
     def _could_send(self, stream: QuicStream) -> bool:

@@ -111,6 +111,7 @@ class Recovery(QuicPacketRecovery):
     highest_sent = -1  # over all packet number spaces, which share one count
     lost_packets = 0
     timeouts_in_a_row = 0  # since something was last acknowledged
+    shortest_rtt = inf  # since somebody took it
 
     def __init__(self, *, path_mtu: PathMtu, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -210,6 +211,7 @@ class Recovery(QuicPacketRecovery):
         self._rtt_min = min(self._rtt_min, self._rtt_latest)
         if self._rtt_latest > self._rtt_min + ack_delay:
             self._rtt_latest -= ack_delay
+        self.shortest_rtt = min(self.shortest_rtt, self._rtt_latest)
         if not self._rtt_initialized:
             self._rtt_first_sample_time = now
             self._rtt_initialized = True

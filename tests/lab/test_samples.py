@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.lab.line import LabError, Line
 from tests.lab.samples import Recording, Sample, mean_rate, worst_window
 from tests.lab.traffic import RoundTrips
+from tests.lab.windows import goals, share_over, shares
 from tests.lab.wiring import plan
 
 SAMPLES = st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 10**6)), min_size=2, max_size=20).map(
@@ -100,3 +101,20 @@ def test_names_are_given_once() -> None:
         plan("none-", (Line("a"), Line("a", hosts=("b",))))
     with pytest.raises(LabError, match="1 to 250 lines"):
         plan("none-", ())
+
+
+def test_shares_of_a_line() -> None:
+    samples = [Sample(at / 100, 600 * at + (3000 if at > 600 else 0), at) for at in range(1201)]
+    found = shares(samples, 100_000.0)
+    assert found.worst == pytest.approx({0.1: 0.9, 1.0: 0.63, 10.0: 0.603})
+    assert found.mean == pytest.approx(0.6025)
+    assert found.row("x") == ["x", "90.0 %", "63.0 %", "60.3 %", "60.2 %"]
+    assert set(found.figures("x")) == {"x_worst_100ms", "x_worst_1s", "x_worst_10s", "x_mean"}
+    assert shares(samples[:500], 100_000.0).worst.keys() == {0.1, 1.0}
+    assert share_over(samples, 0.1, 61_000.0) == pytest.approx(1 / 120, rel=0.2)
+    assert share_over(samples[:5], 0.1, 1.0) == 0.0
+
+
+def test_short_windows_are_no_goal_on_a_slow_line() -> None:
+    assert "x_worst_100ms" not in goals("x", 250_000.0)
+    assert goals("x", 1_250_000.0, mean=None).keys() == {"x_worst_100ms", "x_worst_1s", "x_worst_10s"}
