@@ -47,8 +47,15 @@ class TorrentDoor:
         sock = self._socket
         count = sock.receive()
         if count:
-            batch = Batch(sock.received[:count], sock.sizes[:count], sock.addresses[:count])
-            sock.send(self.core.answer(batch, sock.answers, now))
+            some = slice(0, count)
+            lengths = np.zeros(count, np.int64)
+            self.core.answer(
+                Batch(
+                    sock.received[some], sock.sizes[some], sock.addresses[some], sock.answers[some], lengths
+                ),
+                now,
+            )
+            sock.send(lengths)
             self._answered_at = clock.now()
         return count
 

@@ -3,18 +3,21 @@
 What a client is told of its companions is a window of neighbours in its torrent, from a random
 start. Each torrent has a block of an arena in which its peers stand as they go over the wire, so a
 window is one copy. A full block moves to one twice as large; a peer that leaves is replaced by the
-last one. Everything is O(1) a peer, and a peer costs about 150 bytes with its place in the index.
+last one. Everything is O(1) a peer. A `key` is a torrent's 20 bytes and a peer's: so one look-up
+finds both, and who is found need not be looked up by torrent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 FIRST_BLOCK = 4  # peers
+HASH_BYTES = 20
 MAX_PEERS_OF_ADDRESS = 64  # of one address in all torrents: more is a flood, not a household
 SWEPT_AT_ONCE = 65536  # records looked at per call of `expire`
 DROPPED_AT_ONCE = 2000
@@ -28,10 +31,11 @@ class TorrentPeers:
     def __init__(self, width: int, max_peers: int) -> None:
         self.width = width
         self._max_peers = max_peers
-        self._slots: dict[bytes, int] = {}  # torrent number and peer: its record
+        self._slots: dict[bytes, int] = {}  # key: record
         self._of_address: dict[bytes, int] = {}
         self._torrent = np.zeros(64, np.uint32)
         self._place = np.zeros(64, np.uint32)
+        self._keys = [b""] * 64
         self._expires = np.zeros(64, np.uint32)  # 0: a free record
         self._is_seeder = np.zeros(64, np.bool_)
         self._free: list[int] = list(range(63, -1, -1))
@@ -56,8 +60,11 @@ class TorrentPeers:
 
     def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
         """The records of peers by `key`, -1 for those that are not there."""
-        get = self._slots.get
-        return np.fromiter((get(key, -1) for key in keys), np.int64, len(keys))
+        return np.fromiter(map(self._slots.get, keys, repeat(-1)), np.int64, len(keys))
+
+    def torrent_of(self, records: Rows) -> NDArray[np.int64]:
+        """The numbers of these records' torrents."""
+        return self._torrent[records].astype(np.int64)
 
     def renew(self, records: Rows, expires: int) -> None:
         """These said again that they are there."""
@@ -81,11 +88,12 @@ class TorrentPeers:
 
     def remove(self, key: bytes) -> None:
         """A peer left."""
-        record = self._slots.pop(key, None)
-        if record is None:
+        record = self._slots.pop(key, -1)
+        if record < 0:
             return
+        self._keys[record] = b""
         torrent, place = int(self._torrent[record]), int(self._place[record])
-        self._leave_address(key[4:-2])
+        self._leave_address(key[HASH_BYTES:-2])
         self.seeders[torrent] -= int(self._is_seeder[record])
         self.counts[torrent] -= 1
         start, last = int(self.starts[torrent]), int(self.counts[torrent])
@@ -118,30 +126,42 @@ class TorrentPeers:
         around = np.flatnonzero(first + wanted > counts)
         if len(around):
             steps = (first[around, None] + np.arange(wanted)) % counts[around, None]
-            found = self._arena[starts[around, None] + steps]
+            found = self._arena.take(starts[around, None] + steps)
             rows[around] = found.view(np.uint8).reshape(len(around), -1)
         return rows
+
+    def window(self, torrent: int, dice: float, wanted: int) -> bytes:
+        """The same for one request, without what means nothing."""
+        count, start = int(self.counts[torrent]), int(self.starts[torrent])
+        first, wanted = int(dice * count), min(wanted, count)
+        if first + wanted <= count:
+            return self._arena[start + first : start + first + wanted].tobytes()
+        rest = first + wanted - count
+        return (
+            self._arena[start + first : start + count].tobytes() + self._arena[start : start + rest].tobytes()
+        )
+
+    def renew_one(self, key: bytes, is_seeder: bool, expires: int) -> int:
+        """The torrent's number, if the peer was there and nothing but its time changes; else -1."""
+        record = self._slots.get(key, -1)
+        if record < 0 or self._is_seeder[record] != is_seeder:
+            return -1
+        self._expires[record] = expires
+        return int(self._torrent[record])
 
     def expire(self, tick: int) -> int:
         """Drops some of those that fell silent; how many."""
         end = min(len(self._expires), self._swept + SWEPT_AT_ONCE)
         part = self._expires[self._swept : end]
         due = np.flatnonzero((part > 0) & (part <= tick))[:DROPPED_AT_ONCE] + self._swept
-        for key in self._keys(due.tolist()):
-            self.remove(key)
+        for record in due.tolist():
+            self.remove(self._keys[record])
         if len(due) < DROPPED_AT_ONCE:
             self._swept = end % len(self._expires)
         return len(due)
 
-    def _keys(self, records: Iterable[int]) -> list[bytes]:
-        rows = [(int(self._torrent[record]), record) for record in records]
-        return [
-            torrent.to_bytes(4, "big") + self._arena[self.starts[torrent] + self._place[record]].tobytes()
-            for torrent, record in rows
-        ]
-
     def _add(self, torrent: int, key: bytes) -> int | None:
-        address = key[4:-2]
+        address = key[HASH_BYTES:-2]
         known = self._of_address.get(address, 0)
         if len(self._slots) >= self._max_peers or known >= MAX_PEERS_OF_ADDRESS:
             return None
@@ -149,12 +169,13 @@ class TorrentPeers:
         if not self._free:
             self._grow_records()
         record = self._slots[key] = self._free.pop()
+        self._keys[record] = key
         if self.counts[torrent] == self.sizes[torrent]:
             self._move(torrent)
         place = int(self.counts[torrent])
         self.counts[torrent] = place + 1
         row = int(self.starts[torrent]) + place
-        self._arena[row] = np.frombuffer(key[4:], self._arena.dtype)[0]
+        self._arena[row] = np.frombuffer(key[HASH_BYTES:], self._arena.dtype)[0]
         self._record[row] = record
         self._torrent[record], self._place[record] = torrent, place
         return record
@@ -170,6 +191,7 @@ class TorrentPeers:
         before = len(self._expires)
         for name in ("_torrent", "_place", "_expires", "_is_seeder"):
             setattr(self, name, _doubled(getattr(self, name)))
+        self._keys += [b""] * before
         self._free = list(range(2 * before - 1, before - 1, -1))
 
     def _move(self, torrent: int) -> None:
