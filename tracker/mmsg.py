@@ -52,33 +52,34 @@ class BatchSocket:
         self.received: Bytes = np.zeros((BATCH, RECEIVE_BYTES), np.uint8)
         self.answers: Bytes = np.zeros((BATCH, SEND_BYTES), np.uint8)
         self._names: Bytes = np.zeros((BATCH, _NAME_BYTES), np.uint8)
-        self._in, self._in_parts = _messages(self.received, self._names)
-        self._out, self._out_parts = _messages(self.answers, self._names)
+        self._in = _Messages(self.received, self._names)
+        self._out = _Messages(self.answers, self._names)
         self._is_v6 = sock.family == socket.AF_INET6
         self._mapped: Bytes = np.zeros((BATCH, 16), np.uint8)
         self._mapped[:, :12] = MAPPED
+        self._answers_at = self._out.part_at.copy()
+        self._count = BATCH  # rows that the kernel has written to
         self.unsent = 0  # answers that the system did not take
 
-    @property
     def sizes(self) -> NDArray[np.uint32]:
-        """Bytes of each datagram; those that were cut count as 0."""
-        cut = self._in["flags"] & _MSG_TRUNC
-        return np.where(cut, 0, self._in["bytes"]).astype(np.uint32)
+        """Bytes of each datagram of the batch; those that were cut count as 0."""
+        sizes, flags = self._in.bytes[: self._count], self._in.flags[: self._count]
+        return np.where(flags & _MSG_TRUNC, 0, sizes) if flags.any() else sizes
 
-    @property
     def addresses(self) -> Bytes:
         """Each sender's address."""
         if self._is_v6:
-            return self._names[:, 8:24]
-        self._mapped[:, 12:] = self._names[:, 4:8]
-        return self._mapped
+            return self._names[: self._count, 8:24]
+        self._mapped[: self._count, 12:] = self._names[: self._count, 4:8]
+        return self._mapped[: self._count]
 
     def receive(self) -> int:
         """How many datagrams came, at most BATCH; 0 if none wait."""
-        self._in["name_bytes"] = _NAME_BYTES
-        count = self._libc.recvmmsg(self.raw.fileno(), self._in.ctypes.data, BATCH, _MSG_DONTWAIT, None)
+        self._in.name_bytes[: self._count] = _NAME_BYTES
+        count = self._libc.recvmmsg(self.raw.fileno(), self._in.at, BATCH, _MSG_DONTWAIT, None)
+        self._count = max(0, count)
         if count >= 0:
-            return int(count)
+            return self._count
         code = ctypes.get_errno()
         if code in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):  # the last: an answer bounced
             return 0
@@ -89,16 +90,20 @@ class BatchSocket:
 
         What the system does not take at once is dropped and counted: whoever asked asks again.
         """
-        rows = np.flatnonzero(lengths)
-        count = len(rows)
-        out = self._out[:count]
-        out["name"] = self._in["name"][rows]
-        out["name_bytes"] = self._in["name_bytes"][rows]
-        self._out_parts["at"][:count] = self._at(rows)
-        self._out_parts["bytes"][:count] = lengths[rows]
+        rows: Any = slice(0, len(lengths))
+        if not lengths.all():
+            rows = np.flatnonzero(lengths)
+            lengths = lengths[rows]
+        count, out = len(lengths), self._out
+        out.name[:count] = self._in.name[rows]
+        out.name_bytes[:count] = self._in.name_bytes[rows]
+        out.part_at[:count] = self._answers_at[rows]
+        out.part_bytes[:count] = lengths
         done = 0
         while done < count:
-            sent = self._libc.sendmmsg(self.raw.fileno(), out[done:].ctypes.data, count - done, _MSG_DONTWAIT)
+            sent = self._libc.sendmmsg(
+                self.raw.fileno(), out.at + done * _MESSAGE.itemsize, count - done, _MSG_DONTWAIT
+            )
             if sent > 0:
                 done += sent
                 continue
@@ -108,19 +113,22 @@ class BatchSocket:
             self.unsent += 1  # no way to this one
             done += 1
 
-    def _at(self, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
-        return (self.answers.ctypes.data + rows * SEND_BYTES).astype(np.uint64)
 
+class _Messages:
+    """BATCH structures for the kernel, one for each row of `rows` and the address in `names`."""
 
-def _messages(rows: Bytes, names: Bytes) -> tuple[NDArray[Any], NDArray[Any]]:
-    messages, parts = np.zeros(BATCH, _MESSAGE), np.zeros(BATCH, _PART)
-    count = np.arange(BATCH)
-    parts["at"] = rows.ctypes.data + count * rows.shape[1]
-    parts["bytes"] = rows.shape[1]
-    messages["name"] = names.ctypes.data + count * _NAME_BYTES
-    messages["parts"] = parts.ctypes.data + count * _PART.itemsize
-    messages["part_count"] = 1
-    return messages, parts
+    def __init__(self, rows: Bytes, names: Bytes) -> None:
+        self._all, self._parts = np.zeros(BATCH, _MESSAGE), np.zeros(BATCH, _PART)
+        self.at = self._all.ctypes.data
+        self.name, self.name_bytes = self._all["name"], self._all["name_bytes"]
+        self.bytes, self.flags = self._all["bytes"], self._all["flags"]
+        self.part_at, self.part_bytes = self._parts["at"], self._parts["bytes"]
+        count = np.arange(BATCH)
+        self.part_at[:] = rows.ctypes.data + count * rows.shape[1]
+        self.part_bytes[:] = rows.shape[1]
+        self.name[:] = names.ctypes.data + count * _NAME_BYTES
+        self._all["parts"] = self._parts.ctypes.data + count * _PART.itemsize
+        self._all["part_count"] = 1
 
 
 def _libc() -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from math import inf
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import trio
@@ -13,10 +14,8 @@ from shared import clock
 from shared.core.ids import HostPort
 from shared.sockets import bind
 from tracker.core.bep15 import Batch, Bep15
-from tracker.mmsg import BATCH, BatchSocket
+from tracker.mmsg import BatchSocket
 
-BUSY_SECONDS = 0.002  # since the last batch: then wait a moment, so that more come at once
-GATHER_SECONDS = 0.0004
 SWEEP_SECONDS = 1.0
 
 
@@ -26,7 +25,11 @@ class TorrentDoor:
 
     core: Bep15
     _socket: BatchSocket
-    _answered_at: float = field(default=-inf)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._socket.raw.getsockname()[1])
 
     async def run(self) -> None:
         """Task: answers until cancelled."""
@@ -34,11 +37,8 @@ class TorrentDoor:
         sweep_at = 0.0
         while True:
             await trio.lowlevel.wait_readable(sock.raw)
-            now = clock.now()
-            if now - self._answered_at < BUSY_SECONDS:
-                await trio.sleep(GATHER_SECONDS)
-            while self._answer_some(now) == BATCH:
-                await trio.lowlevel.checkpoint()
+            while self._answer_some(now := clock.now()):
+                await trio.lowlevel.checkpoint()  # others have their turn, and more datagrams come
             if now >= sweep_at:
                 sweep_at = now + SWEEP_SECONDS
                 self.core.expire(now)
@@ -47,21 +47,20 @@ class TorrentDoor:
         sock = self._socket
         count = sock.receive()
         if count:
-            some = slice(0, count)
             lengths = np.zeros(count, np.int64)
-            self.core.answer(
-                Batch(
-                    sock.received[some], sock.sizes[some], sock.addresses[some], sock.answers[some], lengths
-                ),
-                now,
-            )
+            received, answers = sock.received[:count], sock.answers[:count]
+            self.core.answer(Batch(received, sock.sizes(), sock.addresses(), answers, lengths), now)
             sock.send(lengths)
-            self._answered_at = clock.now()
         return count
 
 
-async def open_torrent_door(at: HostPort, setting: str) -> TorrentDoor:
-    """A door at an address; its socket lives as long as the process. Raises LocalError naming `setting`."""
-    sock = await bind(at, setting)
+@asynccontextmanager
+async def open_torrent_door(at: HostPort, setting: str) -> AsyncIterator[TorrentDoor]:
+    """A door that answers at an address while the context is open. Raises LocalError naming `setting`."""
     dice = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
-    return TorrentDoor(Bep15(os.urandom(16), dice.random), BatchSocket(sock))
+    with await bind(at, setting) as sock:
+        door = TorrentDoor(Bep15(os.urandom(16), dice.random), BatchSocket(sock))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(door.run)
+            yield door
+            nursery.cancel_scope.cancel()

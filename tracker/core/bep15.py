@@ -18,6 +18,7 @@ answered alone: a numpy operation costs as much for one datagram as for fifty.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -27,7 +28,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from tracker.core.torrent_peers import HASH_BYTES, TorrentPeers
+from tracker.core.torrent_peers import HASH_BYTES, TorrentPeers, seen
 
 EPOCH_SECONDS = 120.0  # an id is good for one to two of these (BEP 15)
 INTERVAL_SECONDS = 1800
@@ -36,6 +37,7 @@ WANTED = 30  # peers in an answer, at most
 MAX_SCRAPED = 50  # torrents of one scrape that are answered
 FEW = 40  # in a smaller batch most are answered one by one
 MAX_KNOWN_IDS = 4096
+DRAWN_AHEAD = 256
 UNKNOWN, TOO_MANY, CONNECT = "unknown torrent", "too many peers", "connect again"
 
 _CONNECT, _ANNOUNCE, _SCRAPE, _ERROR = range(4)
@@ -99,11 +101,12 @@ class Bep15:
     def __init__(self, key: bytes, draw: Callable[[int], NDArray[Any]], max_peers: int = 1_000_000) -> None:
         self._master = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # of single blocks
         self._draw = draw
+        self._drawn: list[float] = []  # one at a time would be dear
         self._epoch = -1
         self._seal = self._last_seal = self._cipher(0)
         self._known_ids: dict[bytes, bytes] = {}  # of this epoch
         self._numbers: dict[bytes, int] = {}
-        self._completed = np.zeros(16, np.int64)
+        self._completed = array("q")
         self._four, self._sixteen = TorrentPeers(6, max_peers), TorrentPeers(18, max_peers)
         self._counts = dict.fromkeys(("connects", "announces", "scrapes", "refusals", "ignored"), 0)
 
@@ -113,8 +116,7 @@ class Bep15:
             number = self._numbers[torrent] = len(self._numbers)
             for peers in (self._four, self._sixteen):
                 peers.make_room(number + 1)
-            while number >= len(self._completed):
-                self._completed = np.concatenate([self._completed, np.zeros_like(self._completed)])
+            self._completed.append(0)
 
     def answer(self, batch: Batch, now: float) -> None:
         """Writes answers and their lengths."""
@@ -198,8 +200,8 @@ class Bep15:
         if batch.sizes[row] < _ANNOUNCE_BYTES:
             return False
         address = batch.addresses[row].tobytes()
-        claim, action, transaction, torrent, left, event, asked, port = _ANNOUNCE_FORMAT.unpack(
-            batch.received[row, :_ANNOUNCE_BYTES].tobytes()
+        claim, action, transaction, torrent, left, event, asked, port = _ANNOUNCE_FORMAT.unpack_from(
+            batch.received[row]
         )
         if event not in _PLAIN_EVENTS or action != _ANNOUNCE_HEAD or claim != self._id_of(address):
             return False
@@ -208,14 +210,19 @@ class Bep15:
         number = peers.renew_one(key, not left, int(now + EXPIRY_SECONDS))
         if number < 0:
             return False
-        count, seeders = int(peers.counts[number]), int(peers.seeders[number])
+        count, seeders = peers.counts[number], peers.seeders[number]
         head = _ANSWER_FORMAT.pack(_ANNOUNCE, transaction, INTERVAL_SECONDS, count - seeders, seeders)
         wanted = WANTED if asked < 0 else min(asked, WANTED)
-        answer = head + peers.window(number, float(self._draw(1)[0]), wanted)
+        answer = head + peers.window(number, self._next_draw(), wanted)
         batch.answers[row].data[: len(answer)] = answer
         batch.lengths[row] = len(answer)
         self._counts["announces"] += 1
         return True
+
+    def _next_draw(self) -> float:
+        if not self._drawn:
+            self._drawn = self._draw(DRAWN_AHEAD).tolist()
+        return self._drawn.pop()
 
     def _announce(self, batch: Batch, announces: Flags, now: float) -> None:
         addresses = batch.addresses
@@ -264,7 +271,7 @@ class Bep15:
     def _tell(self, peers: TorrentPeers, batch: Batch, rows: Any, said: Bytes, numbers: Numbers) -> None:
         if not self._numbers:
             return
-        counts, seeders = peers.counts[numbers], peers.seeders[numbers]
+        counts, seeders = seen(peers.counts)[numbers], seen(peers.seeders)[numbers]
         head = np.empty((len(numbers), 3), ">u4")
         head[:, 0] = INTERVAL_SECONDS
         head[:, 1], head[:, 2] = counts - seeders, seeders
