@@ -1,0 +1,66 @@
+"""BitTorrent's UDP door (BEP 15), for torrents of the catalogue: a socket driven in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import trio
+
+from shared import clock
+from shared.core.ids import HostPort
+from shared.sockets import bind
+from tracker.core.bep15 import Batch, Bep15
+from tracker.mmsg import BatchSocket
+
+SWEEP_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class TorrentDoor:
+    """Serves one socket. Made by `open_torrent_door`."""
+
+    core: Bep15
+    _socket: BatchSocket
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._socket.raw.getsockname()[1])
+
+    async def run(self) -> None:
+        """Task: answers until cancelled."""
+        sock = self._socket
+        sweep_at = 0.0
+        while True:
+            await trio.lowlevel.wait_readable(sock.raw)
+            while self._answer_some(now := clock.now()):
+                await trio.lowlevel.checkpoint()  # others have their turn, and more datagrams come
+            if now >= sweep_at:
+                sweep_at = now + SWEEP_SECONDS
+                self.core.expire(now)
+
+    def _answer_some(self, now: float) -> int:
+        sock = self._socket
+        count = sock.receive()
+        if count:
+            lengths = np.zeros(count, np.int64)
+            received, answers = sock.received[:count], sock.answers[:count]
+            self.core.answer(Batch(received, sock.sizes(), sock.addresses(), answers, lengths), now)
+            sock.send(lengths)
+        return count
+
+
+@asynccontextmanager
+async def open_torrent_door(at: HostPort, setting: str) -> AsyncIterator[TorrentDoor]:
+    """A door that answers at an address while the context is open. Raises LocalError naming `setting`."""
+    dice = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
+    with await bind(at, setting) as sock:
+        door = TorrentDoor(Bep15(os.urandom(16), dice.random), BatchSocket(sock))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(door.run)
+            yield door
+            nursery.cancel_scope.cancel()
