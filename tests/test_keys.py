@@ -113,7 +113,7 @@ def test_small_messages_use_keys_up_too(monkeypatch: pytest.MonkeyPatch) -> None
     world = small(World(5, 0.0, 0.0))
     keys = world.sides[0].engine._cryptos[Epoch.ONE_RTT]
     before = keys.send.secret
-    for _ in range(120):
+    for _ in range(400):  # some steps pass between two pings that leave
         world.sides[0].engine.send_ping(0)
         world.step()
     assert keys.send.secret != before

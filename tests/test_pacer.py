@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.core.pacer import BURST_DATAGRAMS, LEAST_BURST_DATAGRAMS, QUANTUM_SECONDS, Pacer
+from shared.core.pacer import (
+    BURST_DATAGRAMS,
+    BURST_SECONDS,
+    LEAST_BURST_DATAGRAMS,
+    QUANTUM_SECONDS,
+    SLOW_BURST_DATAGRAMS,
+    SLOW_BURST_SECONDS,
+    Pacer,
+)
 from shared.core.passes import COUNTING_SECONDS, MAX_SPACING_SECONDS, PASS_SECONDS, Passes
 
 SIZE = 1350
@@ -33,7 +41,8 @@ def test_no_window_holds_more_than_the_rate_and_a_burst(rate: float, late: float
     pacer.set_rate(rate, 0.0)
     until = min(2.0, 400 * max(QUANTUM_SECONDS, SIZE / rate))
     sent, _ = greedy(pacer, late, until)
-    burst = max(0.002 * rate, min(0.025 * rate, 64 * SIZE), LEAST_BURST_DATAGRAMS * SIZE)
+    slow = min(SLOW_BURST_SECONDS * rate, SLOW_BURST_DATAGRAMS * SIZE)
+    burst = max(BURST_SECONDS * rate, slow, LEAST_BURST_DATAGRAMS * SIZE)
     burst = min(burst, BURST_DATAGRAMS * SIZE)
     for first in range(0, len(sent), 17):
         total = 0
