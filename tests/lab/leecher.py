@@ -101,7 +101,8 @@ class Leecher:
         control, session = await self._greet(connection)
         await control.send_all(session.send(Join(1, self._infohash, ticket)))
         bits = (await _hear(control, session, Have)).bitfield
-        return [at for at in range(8 * len(bits)) if bits[at // 8] >> (7 - at % 8) & 1]
+        held = [at for at in range(8 * len(bits)) if bits[at // 8] >> (7 - at % 8) & 1]
+        return held[:-1]  # the film's last piece is shorter, and asking for more than there is ends all
 
     async def _take_pieces(self, connection: Connection, pieces: list[int]) -> None:
         while True:

@@ -11,12 +11,11 @@ from tests.lab.line import mbit
 from tests.lab.windows import COLUMNS, goals
 
 HOME = Home(10)
-LEAST_MEAN_OF_CROWD = 0.50  # those that come and go are not always hungry
 GOALS: dict[str, Goal] = {
     **goals("five", mbit(10)),
     **goals("one", mbit(10)),
     **goals("fifty", mbit(10)),
-    **goals("churn", mbit(10), mean=LEAST_MEAN_OF_CROWD),
+    **goals("churn", mbit(10)),
 }
 
 
