@@ -51,7 +51,7 @@ TURN_BYTES = MAX_DATAGRAM_BYTES + HEADER_BYTES_V6  # what a turn may cost at mos
 BURST_SECONDS = 0.012
 OPEN_DATAGRAMS = 64  # a turn at an open gate
 QUANTUM_SECONDS = 0.004
-PEAK = 1.018  # a window over the rate: what a late timer may make up for
+PEAK = 1.014  # a window over the rate: what a late timer may make up for
 WINDOWS = (1.0, 0.1)  # seconds
 SLOW_RATE = 500_000.0  # bytes/s; below it 100 ms are under 36 datagrams, too coarse for PEAK
 
