@@ -87,6 +87,16 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = None
 
+    bittorrent: Annotated[
+        HostPortText | None,
+        Meta(
+            description="A UDP port for BitTorrent's own announces (BEP 15) of titles that are for "
+            "everybody, so that stock clients find each other; left out, there is none. What they say is "
+            "not encrypted.",
+            examples=["[::]:6969"],
+        ),
+    ] = None
+
     announce_seconds: Annotated[
         int,
         Meta(

@@ -73,6 +73,7 @@ async def _serve(
             open_node(endpoint, core, introduction, partial(_act, ledger, log), _refuse_stream) as node,
             ledger.open(node.pump),
             _open_portal(config, core, tracker) as api,
+            _open_torrents(config, core),
         ):
             task_status.started(Ready(tracker, api))
             await trio.sleep_forever()
@@ -96,6 +97,23 @@ async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[Red
         if log is not None:
             with trio.CancelScope(shield=True):
                 await log.flush()
+
+
+@asynccontextmanager
+async def _open_torrents(config: TrackerConfig, core: Tracker) -> AsyncIterator[None]:
+    """Lets stock BitTorrent clients announce titles that are for everybody, where that is wanted."""
+    if config.bittorrent is None:
+        yield
+        return
+    from tracker.torrent_door import open_torrent_door  # with numpy's generators, which few trackers need
+
+    async with (
+        open_torrent_door(parse_host_port(config.bittorrent), "tracker.bittorrent") as door,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(door.follow, core.open_torrents)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def _act(ledger: Ledger, log: RedirectLog | None, action: TrackerAction) -> None:

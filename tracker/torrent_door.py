@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from tracker.core.bep15 import Batch, Bep15
 from tracker.mmsg import BatchSocket
 
 SWEEP_SECONDS = 1.0
+FOLLOW_SECONDS = 2.0  # until a new title may be announced
 
 
 @dataclass(slots=True)
@@ -42,6 +43,13 @@ class TorrentDoor:
             if now >= sweep_at:
                 sweep_at = now + SWEEP_SECONDS
                 self.core.expire(now)
+
+    async def follow(self, torrents: Callable[[], Iterable[bytes]]) -> None:
+        """Task: what `torrents` names may be announced from then on."""
+        while True:
+            for torrent in torrents():
+                self.core.know(torrent)
+            await trio.sleep(FOLLOW_SECONDS)
 
     def _answer_some(self, now: float) -> int:
         sock = self._socket

@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.report import Report, machine
-from benchmarks.tracker import simulation, slabs
+from benchmarks.tracker import announce, simulation, slabs
 
 SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "slabs": slabs.measure,
     "simulation": simulation.measure,
+    "announce": announce.measure,
 }
 
 

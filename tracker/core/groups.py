@@ -26,6 +26,10 @@ class Groups:
         """The title is for everybody."""
         self._kept_to.pop(title, None)
 
+    def is_open(self, title: TitleId) -> bool:
+        """Whether the title is for everybody."""
+        return title not in self._kept_to
+
     def may_watch(self, title: TitleId, signer: NodeId, viewer: NodeId) -> bool:
         """Whether a ticket may be made out; the edge that signed a title always gets one."""
         groups = self._kept_to.get(title)

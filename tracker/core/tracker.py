@@ -7,6 +7,7 @@ shell says that the database has it (`stored`).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -335,6 +336,13 @@ class Tracker:
     def title_of(self, infohash: InfoHash) -> Entry | None:
         """The title a swarm belongs to."""
         return self.titles.title_of(infohash)
+
+    def open_torrents(self) -> Iterator[bytes]:
+        """What BitTorrent calls the renditions that everybody may have: 20 bytes of each infohash."""
+        for entry in self.entries.values():
+            if self.groups.is_open(entry.title_id):
+                for rendition in entry.renditions:
+                    yield rendition.infohash[:20]
 
     def statistics(self) -> TrackerStatistics:
         """A snapshot for the API."""
