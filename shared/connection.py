@@ -19,7 +19,7 @@ from shared.core.errors import ConnectionLost, ProtocolError, Reason, Refused
 from shared.core.ids import HostPort, NodeId
 from shared.identity import node_id_of
 from shared.losses import loss_of, printable
-from shared.quic import Out, QuicEngine
+from shared.quic import Out, QuicEngine, reset_route
 from shared.quic_settings import ALPN
 from shared.sockets import host_port
 from shared.statistics import ConnectionStatistics
@@ -329,9 +329,9 @@ class Connection:
             if handler is not None:
                 handler(event)
         if self._engine.reset_token != self._reset_token:
-            self._host.drop_route(self._reset_token)
+            self._host.drop_route(reset_route(self._reset_token))
             self._reset_token = self._engine.reset_token
-            self._host.add_route(self._reset_token, self)
+            self._host.add_route(reset_route(self._reset_token), self)
         if self._engine.ending is not None:
             self._lose(loss_of(self._engine.ending))
 

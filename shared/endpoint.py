@@ -27,7 +27,7 @@ from shared.core.lull import Lull
 from shared.core.passes import Passes
 from shared.identity import Identity
 from shared.outlet import Outlet
-from shared.quic import TOKEN_BYTES, QuicEngine
+from shared.quic import QuicEngine, route_of_reset
 from shared.quic_settings import quieten_engine
 from shared.reception import Reception, Welcome
 from shared.sockets import DatagramSocket, bind, destination, header_bytes, host_port, resolve, split
@@ -257,7 +257,7 @@ class Endpoint:
 
     def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
         """What a datagram for nobody earns, unless it is the reset of one of ours."""
-        if (forgotten := self._routes.get(datagram[-TOKEN_BYTES:])) is not None:
+        if (forgotten := self._routes.get(route_of_reset(datagram))) is not None:
             forgotten.take_reset()
             self.touch(forgotten)
             return None
@@ -324,7 +324,7 @@ class Endpoint:
         needs = 1 if connection.is_established else HANDSHAKE_DATAGRAMS
         if turn is None and not connection.is_over and not self.gate.admits(now, needs):
             self.gate.ask_at_once(connection, needs)
-            self._timers.discard(connection)  # set anew after its turn
+            self._timers.set(connection, inf)  # set anew after its turn
             return
         how = Pass.TURN if turn else Pass.AT_ONCE
         may_pass = self.gate.is_open and now >= self._passes.next_at(connection, now)

@@ -103,3 +103,24 @@ def test_a_side_that_never_reads_holds_a_window() -> None:
     assert all(len(received) <= STREAM_WINDOW_BYTES for received in server.streams.values())
     assert len(server.received) <= CONNECTION_WINDOW_BYTES
     assert server.engine.ending is None
+
+
+def test_a_window_update_that_the_pacer_holds_back_leaves_in_time() -> None:
+    """A reader that caught up when its own burst was just spent would else leave the sender blocked."""
+    world = World(1, 0.0, 0.0)
+    world.shake_hands()
+    reader, sender = world.sides
+    reader.reads = False
+    stream_id = sender.engine.get_next_available_stream_id()
+    sender.engine.send_stream_data(stream_id, bytes(3_000_000))
+    engine = reader.engine
+    while (
+        len(reader.received) < STREAM_WINDOW_BYTES
+        or sender.engine._loss.bytes_in_flight
+        or engine._one_rtt_space.ack_at is not None
+    ):
+        world.step()
+    engine._pacer._pacer.spend(engine._pacer._pacer.allowance(world.now) * 1500 + 1500, world.now)
+    assert engine.consume(stream_id, len(reader.received))
+    assert not reader.send(world.now, gated=False)
+    assert engine.paced_until is not None and engine.paced_until < world.now + 1

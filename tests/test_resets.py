@@ -95,6 +95,8 @@ async def test_a_guessed_reset_ends_nothing() -> None:
             for forged in (other, spare, token[:15], bytes(16)):
                 target = (pair.near_endpoint.local.host, pair.near_endpoint.local.port)
                 forger.sendto(b"\x41" + bytes(20) + forged, target)
+            for seen in (pair.near._engine.host_cid, pair.far._engine.host_cid):  # in clear in every packet
+                forger.sendto(seen, target)
             with trio.move_on_after(0.2):
                 await pair.near.wait_closed()
             assert pair.near.loss is None

@@ -38,3 +38,11 @@ def test_who_is_gone_is_not_woken() -> None:
     assert timers.pop_due(3.0) == "b"
     assert timers.pop_due(3.0) is None
     assert timers.next_at() == inf
+
+
+def test_an_owner_that_is_put_off_again_and_again_leaves_nothing_behind() -> None:
+    timers: Timers[str] = Timers()
+    for step in range(1000):
+        timers.set("waits", 100.0 + step)
+        timers.set("waits", inf)
+    assert len(timers._heap) == 1

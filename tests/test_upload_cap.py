@@ -78,8 +78,8 @@ def test_what_is_said_to_be_spare_is_not_in_use(uplink: float, use: float) -> No
 
 def test_statistics_say_what_share_of_the_cap_is_in_use() -> None:
     cap = UploadCap(1_000_000.0)
-    cap.used(291_000.0)
+    cap.used(292_000.0)
     statistics = cap.statistics()
     assert statistics.uplink_rate == 1_000_000.0
-    assert statistics.cap_rate == pytest.approx(582_000.0)
+    assert statistics.cap_rate == pytest.approx(584_000.0)
     assert statistics.use == pytest.approx(0.5)

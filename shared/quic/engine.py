@@ -201,6 +201,7 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         data as well. Afterwards `wants_turn` and `has_more` say whether data is left that could go.
         """
         self.wants_turn = self.has_more = False
+        self._pacing_at = None  # aioquic sets it when a frame of its own has to wait
         if not self._network_paths:
             return
         if turn or not gated:
@@ -360,7 +361,6 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
 
     def _consider_more(self, now: float) -> None:
         """Data that window and pace allow asks for a turn, or for another pass; paced data for a timer."""
-        self._pacing_at = None
         room = self._loss.congestion_window - self._loss.bytes_in_flight
         if room < self._max_datagram_size or not any(map(_has_data, self._streams_queue)):
             return
@@ -376,10 +376,6 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         if not _has_data(stream):
             return False
         return stream.sender.next_offset < self._flow_limit(stream) or stream.sender._pending_eof
-
-
-def _nothing(*arguments: object) -> None:
-    """In the place of a method of the connection's."""
 
 
 def _has_data(stream: QuicStream) -> bool:

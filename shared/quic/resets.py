@@ -24,6 +24,16 @@ RESETS_A_SECOND = 1000  # in all: 43 KB/s; a tracker of 10,000 nodes is missed b
 _FIXED_BIT, _RANDOM_BITS = 0x40, 0x3F  # of a short header's first byte
 
 
+def reset_route(token: bytes) -> bytes:
+    """Where an endpoint's routes have who would understand this token; no connection id looks like it."""
+    return b"reset" + token
+
+
+def route_of_reset(datagram: bytes) -> bytes:
+    """The route of the token that a datagram ends in; none if it is too short to be a reset."""
+    return reset_route(datagram[-TOKEN_BYTES:]) if len(datagram) >= LEAST_RESET_BYTES else b""
+
+
 def reset_token(key: bytes, connection_id: bytes) -> bytes:
     """The token of a connection id that the owner of `key` gave out."""
     return hmac.digest(key, connection_id, "sha256")[:TOKEN_BYTES]
