@@ -18,11 +18,12 @@ from edge.core.edge import BeginUpload, Edge, PublisherLeft, TellWorkers
 from edge.ingest import Ingest
 from edge.lead import Crew
 from edge.media.child import Limits
+from edge.probes import Probes
 from edge.quarantine import sweep
 from shared import __version__, clock
 from shared.answers import Answers
 from shared.core.actions import Answer, Decline, Serve
-from shared.core.bulk import UploadRequest
+from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import ConfigError
 from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
 from shared.core.manifest import Manifest
@@ -66,6 +67,7 @@ class Server:
         )
         self.crew = Crew(self.core, store, self._ingest, self._pump)
         self._serving = Serving(self.core, store, self._pump)
+        self._probes = Probes()
         self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
         self._line: LineMeter
         self.node: Node
@@ -127,6 +129,8 @@ class Server:
         request = await read_request(stream)
         if isinstance(request, UploadRequest):
             await self._ingest.receive(node, stream, request)
+        elif isinstance(request, ProbeRequest):
+            await self._probes.answer(node, stream, request)
         else:
             await self._serving.answer(node, stream, request)
 

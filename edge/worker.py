@@ -29,10 +29,11 @@ from edge.core.crew import (
 )
 from edge.core.worker import TellLead, Worker
 from edge.piped import pipe
+from edge.probes import Probes
 from shared import __version__, clock
 from shared.core import messages
 from shared.core.actions import Decline, Serve
-from shared.core.bulk import UploadRequest
+from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import Reason, Refused
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId
 from shared.endpoint import Endpoint
@@ -57,6 +58,7 @@ class WorkerServer:
         self.caught_up = trio.Event()
         self._store = store
         self._serving = Serving(self.core, store, self._pump)
+        self._probes = Probes()
         software = f"penstock {__version__}"
         self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, software)
         self._named: set[InfoHash] = set()  # by the lead that is here now
@@ -147,7 +149,9 @@ class WorkerServer:
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
-        if not isinstance(request, UploadRequest):
+        if isinstance(request, ProbeRequest):
+            await self._probes.answer(node, stream, request)
+        elif not isinstance(request, UploadRequest):
             await self._serving.answer(node, stream, request)
         elif self._lead is None:
             raise Refused(Reason.SHUTDOWN, "the edge begins anew; come back")

@@ -14,10 +14,12 @@ import trio
 from peer.asking import FROM_BEFORE, MISSING, Asking
 from peer.config import PeerConfig
 from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.trains import Trains
 from peer.core.upload_cap import CapStatistics
 from peer.ledger import Ledger
 from peer.line_watch import LineWatch
 from peer.player import serve_player
+from peer.probing import Probing
 from peer.reader import DownloadReader, PieceReader
 from peer.sharing import Line, Sharing
 from peer.titles import JSON
@@ -104,6 +106,12 @@ class Daemon:
             node.nursery.start_soon(self._measure)
             node.nursery.start_soon(self._watch.run)
             node.nursery.start_soon(self._sharing.run)
+            if self._config.uplink.is_measured:
+                trains = Trains(self._config.day_budget)
+                probing = Probing(
+                    self.core, node, self._watch, trains, lambda: self._sharing.verdict.may_upload
+                )
+                node.nursery.start_soon(probing.run)
             node.pump()
             try:
                 yield
@@ -134,7 +142,7 @@ class Daemon:
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
         if not isinstance(request, PieceRequest | ManifestRequest):
-            raise ProtocolError(Reason.UNEXPECTED, "uploads go to edges")
+            raise ProtocolError(Reason.UNEXPECTED, "uploads and probes go to edges")
         await self._serving.answer(node, stream, request)
 
     async def _measure(self) -> None:

@@ -215,7 +215,8 @@ def _reasons() -> str:
 
 def _bulk_numbers() -> str:
     return (
-        f"One upload request carries at most {bulk.MAX_UPLOAD_BYTES} bytes. "
+        f"One upload request carries at most {bulk.MAX_UPLOAD_BYTES} bytes, "
+        f"one probe {bulk.MAX_PROBE_BYTES}. "
         f"A `slack_ms` of {_number(bulk.NO_DEADLINE_MS)} is no deadline."
     )
 

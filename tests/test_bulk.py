@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core import bulk
-from shared.core.bulk import MAX_UPLOAD_BYTES, ManifestRequest, PieceRequest, UploadRequest
+from shared.core.bulk import (
+    MAX_PROBE_BYTES,
+    MAX_UPLOAD_BYTES,
+    PROBED_BYTES,
+    ManifestRequest,
+    PieceRequest,
+    Probed,
+    ProbeRequest,
+    UploadRequest,
+)
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import InfoHash
 
@@ -34,7 +43,8 @@ UPLOADS = st.builds(
     st.integers(0, LONGEST_FILE - MAX_UPLOAD_BYTES),
     st.integers(1, MAX_UPLOAD_BYTES),
 )
-REQUESTS: st.SearchStrategy[bulk.BulkRequest] = PIECES | UPLOADS | st.builds(ManifestRequest, SWARMS)
+PROBES = st.builds(ProbeRequest, st.integers(1, MAX_PROBE_BYTES))
+REQUESTS: st.SearchStrategy[bulk.BulkRequest] = PIECES | UPLOADS | st.builds(ManifestRequest, SWARMS) | PROBES
 EXAMPLES = [
     PieceRequest(SWARM, 0, 0, 1, 0),
     PieceRequest(SWARM, U32, U16, U16),
@@ -42,6 +52,8 @@ EXAMPLES = [
     UploadRequest(NAME, 0, 1),
     UploadRequest(NAME, LONGEST_FILE - MAX_UPLOAD_BYTES, MAX_UPLOAD_BYTES),
     UploadRequest(NAME, LONGEST_FILE - 1, 1),
+    ProbeRequest(1),
+    ProbeRequest(MAX_PROBE_BYTES),
 ]
 
 
@@ -92,7 +104,7 @@ def test_changed_headers_are_canonical_or_refused(request: bulk.BulkRequest, dat
     canonical_or_refused(bytes(header))
 
 
-@pytest.mark.parametrize("first", [byte for byte in range(256) if byte not in (1, 2, 3)])
+@pytest.mark.parametrize("first", [byte for byte in range(256) if byte not in (1, 2, 3, 4)])
 def test_unknown_requests_are_refused(first: int) -> None:
     with pytest.raises(ProtocolError) as caught:
         bulk.header_size(first)
@@ -160,3 +172,29 @@ def test_uploads_out_of_bounds_are_neither_read_nor_sent(offset: int, length: in
 def test_what_would_be_refused_is_not_sent(request_: bulk.BulkRequest) -> None:
     with pytest.raises(LocalError):
         request_.encode()
+
+
+@pytest.mark.parametrize("length", [-1, 0, MAX_PROBE_BYTES + 1, U16, U32])
+def test_probes_are_short(length: int) -> None:
+    with pytest.raises(LocalError):
+        ProbeRequest(length).encode()
+    if 0 <= length <= U16:
+        refused(struct.pack(">BH", 4, length), Reason.TOO_LARGE if length else Reason.MALFORMED)
+
+
+@given(st.binary(max_size=2 * PROBED_BYTES), st.integers(1, MAX_PROBE_BYTES))
+def test_answers_to_probes_are_canonical_or_refused(answer: bytes, length: int) -> None:
+    """Any answer is refused with a ProtocolError, or counts no more than was sent and encodes to itself."""
+    try:
+        probed = bulk.decode_probed(answer, length)
+    except ProtocolError:
+        return
+    assert probed.counted_bytes <= length
+    assert probed.encode() == answer
+
+
+@given(st.integers(0, MAX_PROBE_BYTES), st.integers(0, U32))
+def test_answers_to_probes_round_trip(counted: int, microseconds: int) -> None:
+    """An answer comes back equal."""
+    probed = Probed(counted, microseconds)
+    assert bulk.decode_probed(probed.encode(), MAX_PROBE_BYTES) == probed

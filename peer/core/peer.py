@@ -363,3 +363,8 @@ class Peer:
     def kind_of(self, node: NodeId) -> Kind | None:
         """What a node said it is, once it was connected."""
         return self._kinds.get(node)
+
+    def an_edge(self) -> NodeId | None:
+        """An edge that is connected, if there is one."""
+        connected = self._company.connected
+        return next((node for node in connected if self._kinds.get(node) is Kind.EDGE), None)

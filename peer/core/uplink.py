@@ -4,6 +4,9 @@
 * *Estimated*: nobody knows. It begins as for a slow line; whenever the line is seen full, what it
   carried then is what it can carry. Until that has happened three times it is used with care.
 
+* *Measured*: nobody knows, but trains of bytes to an edge told (`peer.core.trains`). Whoever answers may lie
+  or err: it is bounded, and where the line was seen full it is not believed far beyond that.
+
 A line is *full* when a queue stands before it that our own sending made (`peer.core.full_line`).
 That is the only moment at which traffic tells the capacity; less traffic says nothing.
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 ESTIMATE_FROM = 250_000.0  # bytes/s; nearly every line can do 2 Mbit/s
 LEAST_CORRECTED = 16_000.0  # bytes/s; below it, nothing was measured but a pause
@@ -24,6 +28,10 @@ CARRIED_SHARE = 0.98  # of what was carried: half a second is measured to 2 %
 CORRECTION_SECONDS = 3600.0
 LONGEST_CORRECTION_SECONDS = 86_400.0
 CONFIDENCE = (0.4, 0.7, 0.8, 0.9)  # of an estimate, by how often the line was seen full
+MEASURED_CONFIDENCE = (0.8, 0.9)  # after one measurement, and after others that agree
+AGREEING = 0.85  # the smaller of two measurements is that much of the larger
+MOST_MEASURED = 12_500_000.0  # bytes/s, 100 Mbit/s: beyond it a train is too short for clocks
+BEYOND_FULL = 1.25  # of what the line carried when full: so much more a measurement may say
 
 
 class Grounds(StrEnum):
@@ -31,6 +39,7 @@ class Grounds(StrEnum):
 
     CONFIGURED = "configured"
     ESTIMATED = "estimated"
+    MEASURED = "measured"
     CORRECTED = "corrected"  # configured, but seen full with less
 
 
@@ -48,6 +57,8 @@ class UplinkBelief:
         self._configured_rate = configured_rate
         self._estimate = ESTIMATE_FROM
         self._times_full = 0
+        self._full_rate = inf  # what it carried when last seen full
+        self._measured: tuple[float, ...] = ()  # the last two, bounded, since the line was last seen full
         self._correction: _Correction | None = None
         self._correction_seconds = CORRECTION_SECONDS
 
@@ -62,7 +73,7 @@ class UplinkBelief:
     def grounds(self) -> Grounds:
         """Why."""
         if not self._configured_rate:
-            return Grounds.ESTIMATED
+            return Grounds.MEASURED if self._measured else Grounds.ESTIMATED
         return Grounds.CONFIGURED if self._correction is None else Grounds.CORRECTED
 
     @property
@@ -70,6 +81,10 @@ class UplinkBelief:
         """How sure that is, 0 to 1; also the share of it that is used."""
         if self._configured_rate:
             return 1.0
+        if self._measured:
+            return MEASURED_CONFIDENCE[
+                len(self._measured) > 1 and min(self._measured) >= AGREEING * max(self._measured)
+            ]
         return CONFIDENCE[min(self._times_full, len(CONFIDENCE) - 1)]
 
     def seen_full(self, carried_rate: float, now: float) -> None:
@@ -80,9 +95,18 @@ class UplinkBelief:
         if not self._configured_rate:
             self._estimate = carried_rate
             self._times_full += 1
+            self._full_rate, self._measured = carried_rate, ()
         elif carried_rate < TOLERANCE * self.rate:
             self._correction = _Correction(carried_rate, now + self._correction_seconds)
             self._correction_seconds = min(LONGEST_CORRECTION_SECONDS, 2 * self._correction_seconds)
+
+    def measured(self, rate: float) -> None:
+        """Trains told so many bytes/s; ignored where the user said what the line carries."""
+        if self._configured_rate or not rate >= LEAST_CORRECTED:
+            return
+        self._full_rate *= BEYOND_FULL  # a step further each time, as long as it is not seen full again
+        self._estimate = min(rate, MOST_MEASURED, self._full_rate)
+        self._measured = (*self._measured[-1:], self._estimate)
 
     def at(self, now: float) -> None:
         """Time passes: corrections end."""
@@ -95,3 +119,4 @@ class UplinkBelief:
         self._correction_seconds = CORRECTION_SECONDS
         self._estimate = ESTIMATE_FROM
         self._times_full = 0
+        self._full_rate, self._measured = inf, ()

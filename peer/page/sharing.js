@@ -15,6 +15,7 @@ const FORBIDDEN = {
 const GROUNDS = {
   configured: "as you set it",
   estimated: "estimated",
+  measured: "measured",
   corrected: "less than you set: it was full with this much",
 };
 

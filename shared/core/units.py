@@ -22,6 +22,8 @@ class Rate(float):
 class Uplink(float):
     """Bytes per second that a line can upload; 0: nobody said, so it is to be found out."""
 
+    is_measured = False  # found out by trains of bytes as well
+
 
 class Size(int):
     """Bytes."""
@@ -31,7 +33,7 @@ class Duration(float):
     """Seconds."""
 
 
-ESTIMATE = "estimate"
+ESTIMATE, MEASURE = "estimate", "measure"
 
 _DECIMAL = (("k", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12))
 _BINARY = (("Ki", 2**10), ("Mi", 2**20), ("Gi", 2**30), ("Ti", 2**40))
@@ -72,13 +74,16 @@ def parse_rate(text: str) -> Rate:
 
 
 def parse_uplink(text: str) -> Uplink:
-    """A rate, or `estimate` when nobody knows it. Raises LocalError that names the units."""
-    if text.strip().lower() == ESTIMATE:
-        return Uplink(0.0)
+    """A rate, or `estimate` or `measure` when nobody knows it. Raises LocalError that names the units."""
+    word = text.strip().lower()
+    if word in (ESTIMATE, MEASURE):
+        uplink = Uplink(0.0)
+        uplink.is_measured = word == MEASURE
+        return uplink
     try:
         return Uplink(parse_rate(text))
     except LocalError as error:
-        raise LocalError(f"{error}; or {ESTIMATE!r} if you do not know it") from None
+        raise LocalError(f"{error}; or {ESTIMATE!r} or {MEASURE!r} if you do not know it") from None
 
 
 def parse_size(text: str) -> Size:
@@ -121,8 +126,10 @@ def format_rate(rate: float) -> str:
 
 
 def format_uplink(rate: float) -> str:
-    """`10 Mbit/s`, or `estimate`."""
-    return format_rate(rate) if rate else ESTIMATE
+    """`10 Mbit/s`, `estimate` or `measure`."""
+    if rate:
+        return format_rate(rate)
+    return MEASURE if isinstance(rate, Uplink) and rate.is_measured else ESTIMATE
 
 
 def format_size(size: int) -> str:
