@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 import socket
 from contextlib import suppress
 from typing import Any, get_args
@@ -10,11 +11,11 @@ from typing import Any, get_args
 import msgspec
 import trio
 
-from edge.core.crew import Word
+from edge.core.crew import Stray, Word
 from shared.core.errors import LocalError
 
 MAX_PACKET_BYTES = 1 << 17  # twice the longest datagram
-MAX_WAITING = 4096  # words that the other side did not take yet
+MAX_WAITING = 4096  # words that the other side did not take yet: then strangers' datagrams are dropped
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Word)}
 _FDS_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)
@@ -36,14 +37,20 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._waiting, self._queue = trio.open_memory_channel[tuple[bytes, socket.socket | None]](MAX_WAITING)
+        self._waiting, self._queue = trio.open_memory_channel[tuple[bytes, socket.socket | None]](math.inf)
 
     def send(self, word: Word, sock: socket.socket | None = None) -> bool:
-        """Says it soon; `sock` is given away, and closed here. False if the other side takes nothing."""
+        """Says it soon; `sock` is given away, and closed here.
+
+        False if this end is closed, or if so much waits that a stranger's datagram has no place:
+        of all words only these come as fast as outsiders like, and may be lost as any datagram may.
+        """
+        if isinstance(word, Stray) and self._waiting.statistics().current_buffer_used >= MAX_WAITING:
+            return False
         packet = msgspec.msgpack.encode((type(word).__name__, word))
         try:
             self._waiting.send_nowait((packet, sock))
-        except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
             if sock is not None:
                 sock.close()
             return False

@@ -38,7 +38,7 @@ from edge.core.worker import TellLead, Worker, WorkerAction
 from shared.core import messages
 from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason
-from shared.core.ids import Address, HostPort, Kind, Mode, NodeId
+from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId
 from shared.core.messages import PROTOCOL_VERSION, Hello, Refusal, Stage, Upload, UploadState
 from shared.piece_store import PieceStore
 from tests.films_in_store import PLENTY, filled, film
@@ -307,9 +307,23 @@ def test_what_is_no_word_ends_the_channel(packet: bytes) -> None:
     trio.run(hear)
 
 
-async def test_what_nobody_takes_is_bounded() -> None:
+async def test_only_strangers_datagrams_are_dropped_when_the_other_side_is_slow() -> None:
+    """Whatever strangers send, a worker hears of each of 5,000 titles, and that these were all."""
     near, sock = pair()
-    assert [near.send(Finish()) for _ in range(MAX_WAITING)] == [True] * MAX_WAITING
-    assert near.send(Finish()) is False
-    sock.close()
+    far = Channel(sock)
+    stray = Stray(("127.0.0.1", 4000), b"initial")
+    told: list[Word] = [*(Hold(InfoHash(n.to_bytes(32))) for n in range(5000)), TrackerIs(True), CaughtUp()]
+    assert [near.send(stray) for _ in range(MAX_WAITING)] == [True] * MAX_WAITING
+    assert near.send(stray) is False
+    assert all(near.send(word) for word in told)
+    assert near.send(stray) is False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.write_forever)
+        heard = [(await far.receive())[0] for _ in range(MAX_WAITING + len(told))]
+        assert heard[:MAX_WAITING] == [stray] * MAX_WAITING
+        assert heard[MAX_WAITING:] == told
+        assert near.send(stray) is True
+        nursery.cancel_scope.cancel()
     near.close()
+    far.close()
+    assert near.send(Finish()) is False
