@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,32 @@ def test_a_choice_is_kept_until_the_setting_changes(tmp_path: Path) -> None:
     assert again.choice(Mode.DIRECT).mode is Mode.DIRECT
     again.choose(Choice(Mode.SHARED), Mode.DIRECT)
     assert again.choice(Mode.SHARED).mode is Mode.SHARED
+
+
+class Stuck(dict[InfoHash, str]):
+    """Names that are asked for in the middle of a transaction, wait there for `other`, and cannot be kept."""
+
+    def __init__(self, other: threading.Thread) -> None:
+        super().__init__()
+        self.other = other
+
+    def items(self) -> Any:
+        self.other.start()
+        self.other.join(0.3)
+        return [(FILM, object())]
+
+
+def test_figures_that_cannot_be_kept_take_no_choice_with_them(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "uploads.db")
+    chosen = Choice(Mode.DIRECT, 1500.0)
+    user = threading.Thread(target=ledger.choose, args=(chosen, Mode.SHARED))
+    with pytest.raises(LocalError, match="cannot be used"):
+        ledger.add("2026-11-24", Upload(100), Stuck(user))
+    user.join()
+    ledger.close()
+    again = Ledger(tmp_path / "uploads.db")
+    assert again.choice(Mode.SHARED) == chosen
+    assert again.sent_since("2026-11-24") == 0
 
 
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
