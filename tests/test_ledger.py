@@ -128,7 +128,7 @@ def test_a_changed_statement_is_found_out(tmp_path: Path, key: str) -> None:
     document = json.loads(signed(tmp_path)[0])
     other = Identity.generate()
     changed = {"node": other.id.hex(), "key": other.public_key.hex(), "titles": [], "days": []}
-    document["statement"][key] = changed.get(key, "0")
+    document["statement"][key] = changed.get(key, "2026-10" if key == "month" else 0)
     with pytest.raises(LocalError, match=r"signature does not fit|not that of the node"):
         statement.verify(json.dumps(document))
 
@@ -137,6 +137,20 @@ def test_a_changed_statement_is_found_out(tmp_path: Path, key: str) -> None:
 def test_what_is_no_statement_is_refused(text: str) -> None:
     with pytest.raises(LocalError, match="no upload statement"):
         statement.verify(text)
+
+
+@pytest.mark.parametrize("key", ["sent_bytes", "worst_second_share", "worst_ten_seconds_share", "month"])
+@pytest.mark.parametrize("value", [None, [], {"a": 1}])
+def test_a_good_signature_below_no_figures_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    text, identity = signed(tmp_path)
+    figures = json.loads(text)["statement"]
+    figures[key] = value
+    if value is None:
+        del figures[key]
+    plain = json.dumps(figures, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    signature = identity.sign(statement.DOMAIN, plain).hex()
+    with pytest.raises(LocalError, match=f"no upload statement: .*{key}"):
+        statement.verify(json.dumps({"statement": figures, "signature": signature}))
 
 
 @pytest.mark.parametrize("month", ["2026", "2026-13", "2026-1", "2026-11-01", "%", ""])
