@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from peer.config import PeerConfig
-from peer.core.cap_proof import CAP_SHARE, Compared, Proof, counts, prove
+from peer.core.cap_proof import Compared, Proof, counts, prove
+from peer.core.upload_cap import CAP_SHARE
 from peer.line_watch import default_route, read_counters
 from shared.core.errors import LocalError
 from shared.core.units import format_rate

@@ -154,9 +154,9 @@ class Daemon:
     def _line_now(self) -> Line:
         return Line(self._watch.sent_bytes(), self.core.cap.belief.rate, self._watch.network)
 
-    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+    async def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
         """What the user wants of uploads; see `peer.titles.Titles`."""
-        self._sharing.choose(mode=mode, pause_seconds=pause_seconds, metered_here=metered_here)
+        await self._sharing.choose(mode=mode, pause_seconds=pause_seconds, metered_here=metered_here)
 
     def _rates(self) -> Rates:
         return Rates(

@@ -7,6 +7,7 @@ power cut some more (the file is never torn). Days are local dates, `2026-11-24`
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,10 +55,13 @@ class Day:
 
 
 class Ledger:
-    """The open file. Raises LocalError naming the file and the way out where it cannot be used."""
+    """The open file; any thread may write. Raises LocalError naming the file and the way out where it cannot
+    be used.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writing = threading.Lock()  # else what one thread takes back is another's, too
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
@@ -74,26 +78,27 @@ class Ledger:
 
     def add(self, day: str, upload: Upload, names: Mapping[InfoHash, str]) -> None:
         """Adds to a day's figures; `names` of titles that are not known yet."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO days VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                " sent_bytes = sent_bytes + excluded.sent_bytes,"
-                " worst_second = MAX(worst_second, excluded.worst_second),"
-                " worst_ten_seconds = MAX(worst_ten_seconds, excluded.worst_ten_seconds)",
-                (day, upload.sent_bytes, upload.worst_second, upload.worst_ten_seconds),
-            )
-            self._db.executemany(
-                "INSERT INTO uploads VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-                " piece_bytes = piece_bytes + excluded.piece_bytes",
-                [(day, infohash, count) for infohash, count in upload.titles.items()],
-            )
-            self._db.executemany("INSERT OR REPLACE INTO titles VALUES (?, ?)", list(names.items()))
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise self._failure(error) from None
+        with self._writing:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute(
+                    "INSERT INTO days VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " sent_bytes = sent_bytes + excluded.sent_bytes,"
+                    " worst_second = MAX(worst_second, excluded.worst_second),"
+                    " worst_ten_seconds = MAX(worst_ten_seconds, excluded.worst_ten_seconds)",
+                    (day, upload.sent_bytes, upload.worst_second, upload.worst_ten_seconds),
+                )
+                self._db.executemany(
+                    "INSERT INTO uploads VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " piece_bytes = piece_bytes + excluded.piece_bytes",
+                    [(day, infohash, count) for infohash, count in upload.titles.items()],
+                )
+                self._db.executemany("INSERT OR REPLACE INTO titles VALUES (?, ?)", list(names.items()))
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise self._failure(error) from None
 
     def choice(self, setting: Mode) -> Choice:
         """What the user chose last; where the setting `mode` was changed since, that counts."""
@@ -107,10 +112,11 @@ class Ledger:
     def choose(self, choice: Choice, setting: Mode) -> None:
         """Keeps a choice; on the disk when this returns."""
         values = (choice.mode.value, setting.value, choice.paused_until, "\n".join(sorted(choice.metered)))
-        try:
-            self._db.execute("INSERT OR REPLACE INTO choice VALUES (1, ?, ?, ?, ?)", values)
-        except sqlite3.Error as error:
-            raise self._failure(error) from None
+        with self._writing:
+            try:
+                self._db.execute("INSERT OR REPLACE INTO choice VALUES (1, ?, ?, ?, ?)", values)
+            except sqlite3.Error as error:
+                raise self._failure(error) from None
 
     def month(self, month: str) -> list[Day]:
         """The days of a month such as `2026-11`, in order."""

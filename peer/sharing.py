@@ -68,6 +68,7 @@ class Sharing:
         self._unkept = Upload()
         self._worst = WorstWindows()
         self._is_kept = True
+        self._choosing = trio.Lock()
         self.verdict: Verdict = self._judge(clock.now())
         self._apply()
 
@@ -115,6 +116,7 @@ class Sharing:
                 _LOG.warning("%s", error)
             self._is_kept = False
             self._unkept.sent_bytes += unkept.sent_bytes
+            self._worst.give_back(unkept.worst_second, unkept.worst_ten_seconds)
             self._serving.give_back(unkept.titles)
 
     def _names(self, titles: Mapping[InfoHash, int]) -> dict[InfoHash, str]:
@@ -155,7 +157,7 @@ class Sharing:
         """What the user chose last."""
         return self._choice.mode
 
-    def choose(
+    async def choose(
         self,
         *,
         mode: Mode | None = None,
@@ -164,7 +166,8 @@ class Sharing:
     ) -> None:
         """Changes what is given; a pause of 0 ends it, an infinite one lasts until then.
 
-        Raises LocalError if it cannot be kept; it counts all the same while this process runs.
+        It counts at once, and is on the disk when this returns. Raises LocalError if it cannot be kept; it
+        counts all the same while this process runs.
         """
         choice = self._choice if mode is None else replace(self._choice, mode=mode)
         if pause_seconds is not None:
@@ -173,7 +176,9 @@ class Sharing:
             choice = self._metered(choice, metered_here)
         self._choice = choice
         self.look()
-        self._ledger.choose(choice, self._setting)
+        with trio.CancelScope(shield=True):  # whoever asked may be gone already
+            async with self._choosing:  # of two wishes at once the later one is written last
+                await trio.to_thread.run_sync(self._ledger.choose, self._choice, self._setting)
 
     def _metered(self, choice: Choice, is_metered: bool) -> Choice:
         network = self._line().network

@@ -55,5 +55,5 @@ async def change_sharing(titles: Titles, request: Request) -> Response:
         wish = msgspec.json.decode(body, type=Wish)
     except (msgspec.DecodeError, ValueError) as error:
         raise HTTPException(400, f"no wish: {error}") from None
-    titles.choose(wish.mode, wish.pause_seconds(), wish.metered_here)
+    await titles.choose(wish.mode, wish.pause_seconds(), wish.metered_here)
     return JSONResponse(titles.statistics()["sharing"], headers={"Cache-Control": "no-store"})

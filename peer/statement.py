@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from peer.ledger import Day, Ledger
 from shared.core import signing
 from shared.core.errors import LocalError
@@ -21,6 +23,17 @@ from shared.identity import Identity
 DOMAIN = b"penstock upload statement 1\n"
 MAX_FILE_BYTES = 4 << 20
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])\Z", re.ASCII)
+
+
+class Figures(msgspec.Struct):
+    """What a statement must at least say, and how."""
+
+    node: str
+    key: str
+    month: str
+    sent_bytes: int
+    worst_second_share: float
+    worst_ten_seconds_share: float
 
 
 def check_month(text: str) -> str:
@@ -54,7 +67,10 @@ def verify(text: str) -> dict[str, Any]:
         document = json.loads(text)
         statement, signature = document["statement"], bytes.fromhex(document["signature"])
         key, node = bytes.fromhex(statement["key"]), bytes.fromhex(statement["node"])
+        msgspec.convert(statement, Figures)
         is_own_key = signing.node_id(key) == node
+    except msgspec.ValidationError as error:
+        raise LocalError(f"this file is no upload statement: {error}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise LocalError("this file is no upload statement") from None
     if not is_own_key:

@@ -58,7 +58,7 @@ class Titles(Protocol):
         """
         ...
 
-    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+    async def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
         """Changes whether this peer uploads, as far as given; see `peer.sharing.Sharing.choose`."""
         ...
 

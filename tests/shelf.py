@@ -139,7 +139,8 @@ class Shelf:
         self.playing.append(playing)
         return ShelfReader(self, infohash)
 
-    def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+    async def choose(self, mode: Mode | None, pause_seconds: float | None, metered_here: bool | None) -> None:
+        await trio.lowlevel.checkpoint()
         self.chosen.append((mode, pause_seconds, metered_here))
 
     def statistics(self) -> Mapping[str, JSON]:

@@ -82,5 +82,8 @@ def test_the_fullest_windows_are_found() -> None:
     assert worst.second == pytest.approx(0.5, rel=0.01)
     assert worst.ten_seconds == pytest.approx(0.05, rel=0.01)
     assert worst.take() == pytest.approx((0.5, 0.05), rel=0.01)
+    worst.give_back(0.5, 0.05)
+    worst.give_back(0.4, 0.06)
+    assert worst.take() == (0.5, 0.06)
     worst.add(300.0, sent + 10**9, 1000.0)  # the machine slept: no second is known to have held this
     assert worst.take() == (0.0, 0.0)

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,32 @@ def test_a_choice_is_kept_until_the_setting_changes(tmp_path: Path) -> None:
     assert again.choice(Mode.SHARED).mode is Mode.SHARED
 
 
+class Stuck(dict[InfoHash, str]):
+    """Names that are asked for in the middle of a transaction, wait there for `other`, and cannot be kept."""
+
+    def __init__(self, other: threading.Thread) -> None:
+        super().__init__()
+        self.other = other
+
+    def items(self) -> Any:
+        self.other.start()
+        self.other.join(0.3)
+        return [(FILM, object())]
+
+
+def test_figures_that_cannot_be_kept_take_no_choice_with_them(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "uploads.db")
+    chosen = Choice(Mode.DIRECT, 1500.0)
+    user = threading.Thread(target=ledger.choose, args=(chosen, Mode.SHARED))
+    with pytest.raises(LocalError, match="cannot be used"):
+        ledger.add("2026-11-24", Upload(100), Stuck(user))
+    user.join()
+    ledger.close()
+    again = Ledger(tmp_path / "uploads.db")
+    assert again.choice(Mode.SHARED) == chosen
+    assert again.sent_since("2026-11-24") == 0
+
+
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     path = tmp_path / "uploads.db"
     path.write_bytes(b"no database" * 1000)
@@ -100,7 +128,7 @@ def test_a_changed_statement_is_found_out(tmp_path: Path, key: str) -> None:
     document = json.loads(signed(tmp_path)[0])
     other = Identity.generate()
     changed = {"node": other.id.hex(), "key": other.public_key.hex(), "titles": [], "days": []}
-    document["statement"][key] = changed.get(key, "0")
+    document["statement"][key] = changed.get(key, "2026-10" if key == "month" else 0)
     with pytest.raises(LocalError, match=r"signature does not fit|not that of the node"):
         statement.verify(json.dumps(document))
 
@@ -109,6 +137,20 @@ def test_a_changed_statement_is_found_out(tmp_path: Path, key: str) -> None:
 def test_what_is_no_statement_is_refused(text: str) -> None:
     with pytest.raises(LocalError, match="no upload statement"):
         statement.verify(text)
+
+
+@pytest.mark.parametrize("key", ["sent_bytes", "worst_second_share", "worst_ten_seconds_share", "month"])
+@pytest.mark.parametrize("value", [None, [], {"a": 1}])
+def test_a_good_signature_below_no_figures_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    text, identity = signed(tmp_path)
+    figures = json.loads(text)["statement"]
+    figures[key] = value
+    if value is None:
+        del figures[key]
+    plain = json.dumps(figures, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    signature = identity.sign(statement.DOMAIN, plain).hex()
+    with pytest.raises(LocalError, match=f"no upload statement: .*{key}"):
+        statement.verify(json.dumps({"statement": figures, "signature": signature}))
 
 
 @pytest.mark.parametrize("month", ["2026", "2026-13", "2026-1", "2026-11-01", "%", ""])

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from peer.core.upload_cap import CAP_SHARE, FAST_LINE
 from shared.core.windows import Fullest, fullest
 
-CAP_SHARE = 0.60
 WINDOWS = (0.1, 1.0, 10.0)  # seconds
-FAST_LINE = 1_250_000.0  # bytes/s; below 10 Mbit/s 100 ms are too few packets to be held against the cap
 LOADED_SHARE = 0.3  # of the line: less than half of what it may send was no test
 SLACK_SHARE = 0.04  # of a window that samples may be apart from its end; more, and it was not seen
 LEAST_SEEN = 0.5  # of the windows

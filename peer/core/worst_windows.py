@@ -32,6 +32,11 @@ class WorstWindows:
         self.second = self.ten_seconds = 0.0
         return worst
 
+    def give_back(self, second: float, ten_seconds: float) -> None:
+        """What was taken could not be kept: it counts again."""
+        self.second = max(self.second, second)
+        self.ten_seconds = max(self.ten_seconds, ten_seconds)
+
     def _share(self, seconds: float, line_rate: float) -> float:
         at, sent = self._samples[-1]
         begin = next((one for one in reversed(self._samples) if one[0] <= at - seconds), None)
