@@ -93,6 +93,7 @@ class Post:
         self.berths = berths
         self.child: Child | None = None
         self.leaving: Child | None = None
+        self.changing = trio.Lock()  # one process at a time is started for it
 
     def free_berth(self) -> int:
         """Where the next process goes."""
@@ -120,7 +121,6 @@ class Supervisor:
         self._names = 0
         self._leading: Child | None = None
         self._working: list[Child] = []
-        self._renewing = trio.Lock()
 
     async def begin(self) -> None:
         """Starts everybody; returns when all answer. Raises LocalError if one cannot."""
@@ -148,9 +148,10 @@ class Supervisor:
 
     async def renew(self) -> None:
         """Replaces the workers one after the other, then the lead. Who cannot be replaced stays."""
-        async with self._renewing:
-            for post in self._workers:
+        for post in self._workers:
+            async with post.changing:
                 await self._replace(post)
+        async with self._lead.changing:
             await self._replace_lead()
 
     # -- one process ------------------------------------------------------------------------------
@@ -215,16 +216,19 @@ class Supervisor:
     async def _revive(self, post: Post, pauses: Pauses, lived_seconds: float) -> None:
         while True:
             await trio.sleep(pauses.after(lived_seconds))
-            child = post.child
-            assert child is not None
-            try:
-                post.child = await self._start(post, child.berth)
-            except LocalError as error:
-                log.error("%s cannot be started: %s", post.title, error)
-                lived_seconds = 0.0
-            else:
-                self._join_heir(post)
-                return
+            async with post.changing:
+                child = post.child
+                assert child is not None
+                if not child.gone.is_set():
+                    return  # it was replaced meanwhile
+                try:
+                    post.child = await self._start(post, child.berth)
+                except LocalError as error:
+                    log.error("%s cannot be started: %s", post.title, error)
+                    lived_seconds = 0.0
+                else:
+                    self._join_heir(post)
+                    return
 
     # -- replacing ----------------------------------------------------------------------------------
 
@@ -273,8 +277,15 @@ class Supervisor:
         with trio.move_on_after(END_SECONDS):
             await old.gone.wait()
         old.process.kill()
-        self._begin(self._lead, new)
-        log.info("the lead has a new process, %d", new.process.pid)
+        if not new.gone.is_set():
+            self._begin(self._lead, new)
+        with trio.move_on_after(START_SECONDS):
+            await new.settled.wait()
+        if new.is_ready:
+            log.info("the lead has a new process, %d", new.process.pid)
+        else:
+            log.error("the lead's new process does not answer: %s", new.failure)
+            new.process.kill()  # then another is started
 
     def _steer(self) -> None:
         table = [LEAD_BERTH]
