@@ -18,6 +18,10 @@ NOON = Use(day_bytes=100, month_bytes=1000, local_seconds=12 * HOUR, network="wl
 NIGHT = Terms(quiet_hours=((22 * HOUR, 7 * HOUR),))
 
 
+def at_second(second: float) -> Use:
+    return Use(100, 1000, float(second), "eth0")
+
+
 def at(hour: float, **told: object) -> Use:
     return Use(100, 1000, hour * HOUR, "eth0", **told)  # type: ignore[arg-type]
 
@@ -59,11 +63,11 @@ def test_quiet_hours_are_over_when_they_say(begin: int, end: int, now: int) -> N
         return
     terms = Terms(quiet_hours=((float(begin), float(end)),))
     inside = begin <= now < end if begin < end else now >= begin or now < end
-    verdict = judge(terms, SHARED, at(now / HOUR), 0.0)
+    verdict = judge(terms, SHARED, at_second(now), 0.0)
     assert verdict.may_upload != inside
     if inside:
         later = (now + verdict.until) % DAY_SECONDS
-        assert judge(terms, SHARED, at((later + 0.001) / HOUR), 0.0).may_upload
+        assert judge(terms, SHARED, at_second(later + 0.001), 0.0).may_upload
 
 
 def test_the_tighter_budget_counts() -> None:
