@@ -61,6 +61,7 @@ def _figures(values: list[float]) -> list[str]:
 def _compare(load: Path, folder: Path, in_flight: int, rounds: int) -> tuple[list[float], list[float]]:
     """CPU microseconds an answer, of us and of opentracker, in turns."""
     torrents = [(number.to_bytes(4, "big") + b"T" * 16).hex() for number in range(TORRENTS)]
+    folder.chmod(0o755)  # opentracker reads it as nobody
     allowed = folder / "allowed"
     allowed.write_text("".join(f"{torrent}\n" for torrent in torrents))
     ports = [_free_port(), _free_port()]
@@ -74,13 +75,15 @@ def _compare(load: Path, folder: Path, in_flight: int, rounds: int) -> tuple[lis
             us.communicate("\n".join(torrents), timeout=0.1)
         pids = (us.pid, them.pid)
         time.sleep(2.0)
-        for pid in pids:
-            os.sched_setaffinity(pid, {0})
-        for _ in range(rounds):
-            for place, pid in enumerate(pids):
-                found[place].append(_one(load, pid, ports[place], in_flight))
-        us.kill()
-        them.kill()
+        try:
+            for pid in pids:
+                os.sched_setaffinity(pid, {0})
+            for _ in range(rounds):
+                for place, pid in enumerate(pids):
+                    found[place].append(_one(load, pid, ports[place], in_flight))
+        finally:
+            us.kill()
+            them.kill()
     return found[0], found[1]
 
 
