@@ -14,7 +14,6 @@ from edge.channel import Channel, ChannelEnded
 from edge.core.crew import (
     Asked,
     Chunk,
-    EdgeRates,
     Loads,
     Lost,
     PublisherGone,
@@ -30,6 +29,7 @@ from shared.core.bulk import UploadRequest
 from shared.core.errors import ConnectionLost, LocalError, ProtocolError, Reason, RemoteError
 from shared.core.ids import HostPort, NodeId
 from shared.core.messages import Upload
+from shared.core.rates import Rates
 from shared.piece_store import PieceStore
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Crew:
             if action.worker in (None, name):
                 channel.send(action.word)
 
-    def with_own(self, own: EdgeRates) -> EdgeRates:
+    def with_own(self, own: Rates) -> Rates:
         """The load of the whole node."""
         return self._loads.with_own(own)
 
@@ -105,7 +105,7 @@ class Crew:
 
     async def _take(self, name: int, word: Word) -> None:
         match word:
-            case EdgeRates():
+            case Rates():
                 self._loads.take(name, word)
                 self._now_serves(name)
             case Asked():

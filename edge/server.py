@@ -13,20 +13,20 @@ import trio
 
 from edge.config import EdgeConfig
 from edge.core.admission import Admission
-from edge.core.crew import EdgeRates
 from edge.core.edge import BeginUpload, Edge, PublisherLeft, TellWorkers
 from edge.ingest import Ingest
 from edge.lead import Crew
 from edge.media.child import Limits
 from edge.probes import Probes
 from edge.quarantine import sweep
-from shared import __version__, clock
+from shared import SOFTWARE, clock
 from shared.answers import Answers
 from shared.core.actions import Answer, Decline, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import ConfigError
 from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
 from shared.core.manifest import Manifest
+from shared.core.rates import Rates
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
@@ -39,7 +39,6 @@ from shared.stream import Stream
 
 log = logging.getLogger(__name__)
 
-SOFTWARE = f"penstock {__version__}"
 MEASURE_SECONDS = 0.5
 QUARANTINE = "quarantine"  # uploads until they are titles
 
@@ -137,7 +136,7 @@ class Server:
     async def _measure(self) -> None:
         while True:
             self._line.read()
-            own = EdgeRates(
+            own = Rates(
                 self._line.up_rate(),
                 self._line.down_rate(),
                 self._serving.served_bytes,

@@ -19,7 +19,6 @@ from edge.core.crew import (
     CaughtUp,
     Chunk,
     Drained,
-    EdgeRates,
     Forget,
     Hold,
     Say,
@@ -30,12 +29,13 @@ from edge.core.crew import (
 from edge.core.worker import TellLead, Worker
 from edge.piped import pipe
 from edge.probes import Probes
-from shared import __version__, clock
+from shared import SOFTWARE, clock
 from shared.core import messages
 from shared.core.actions import Decline, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import Reason, Refused
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId
+from shared.core.rates import Rates
 from shared.endpoint import Endpoint
 from shared.line_meter import LineMeter
 from shared.node import Introduction, Node, open_node
@@ -59,8 +59,7 @@ class WorkerServer:
         self._store = store
         self._serving = Serving(self.core, store, self._pump)
         self._probes = Probes()
-        software = f"penstock {__version__}"
-        self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, software)
+        self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
         self._named: set[InfoHash] = set()  # by the lead that is here now
         self._lead: Channel | None = None
         self._heir: Channel | None = None
@@ -166,7 +165,7 @@ class WorkerServer:
             line.read()
             if self._lead is not None:
                 served = self._serving.served_bytes
-                self._lead.send(EdgeRates(line.up_rate(), line.down_rate(), served, 0, line.connections))
+                self._lead.send(Rates(line.up_rate(), line.down_rate(), served, 0, line.connections))
             await trio.sleep(MEASURE_SECONDS)
 
     # -- another worker before or after this one ------------------------------------------------------

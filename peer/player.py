@@ -13,7 +13,6 @@ Errors are one line of plain text. Who may ask is decided by `shared.web_guards.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,7 +35,7 @@ from shared.core.ids import InfoHash, TitleId, parse_infohash, parse_title_id
 from shared.core.manifest import Manifest
 from shared.core.messages import Entry, Rendition
 from shared.web import serve
-from shared.web_guards import LocalOnly
+from shared.web_guards import LocalOnly, is_loopback
 
 WAIT_SECONDS = 20.0  # for the tracker, and for a manifest from the first source
 RETRY_SECONDS = 2
@@ -75,7 +74,7 @@ async def serve_player(
     `what` is the setting that chose the address. Raises LocalError, starting with it, if the
     address is not loopback or cannot be listened on.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise LocalError(f"{what}: {host} is not this machine's loopback address; use 127.0.0.1 or ::1")
     await serve(player_app(titles), host, port, what=what, task_status=task_status)
 
@@ -99,13 +98,6 @@ def player_app(titles: Titles) -> ASGIApp:
         exception_handlers={PenstockError: _refuse, trio.TooSlowError: _too_slow},
     )
     return _Guarded(LocalOnly(app))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(slots=True)

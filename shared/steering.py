@@ -26,7 +26,6 @@ from shared.core.ids import HostPort
 from shared.sockets import bind, host_port
 
 LEAD_BERTH = 0
-MAX_BERTHS = 128
 
 _SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; not in the socket module
 _LOAD_BYTE, _IS_SET, _IS_EQUAL, _JUMP = 0x30, 0x45, 0x15, 0x05  # linux/bpf_common.h

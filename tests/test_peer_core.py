@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.core.fetch import LOCATE_EVERY_SECONDS
-from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.peer import Peer, PeerSettings
 from shared.core import tickets
 from shared.core.actions import Action, Answer, Ask, Decline, Dial, Hangup, Send, Serve
 from shared.core.bulk import PieceRequest
@@ -36,6 +36,7 @@ from shared.core.messages import (
     Share,
     Upload,
 )
+from shared.core.rates import Rates
 from tests.peer_parts import (
     ANN,
     AT,

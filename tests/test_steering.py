@@ -15,16 +15,18 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.core.admission import MAX_WORKERS
 from shared import clock
 from shared.core.ids import HostPort
 from shared.endpoint import Endpoint, open_endpoint
 from shared.quic import QuicEngine
 from shared.reception import Reception
 from shared.sockets import destination
-from shared.steering import ALONE, LEAD_BERTH, MAX_BERTHS, Berth, berth_of, bind_group, steer
+from shared.steering import ALONE, LEAD_BERTH, Berth, berth_of, bind_group, steer
 from tests.quic_pair import FAR, LOOPBACK, NEAR, ask, echo
 
 BERTHS = 5
+MAX_BERTHS = 1 + 2 * MAX_WORKERS  # the lead's, and two a worker
 
 
 @given(berths=st.integers(2, MAX_BERTHS), seed=st.integers(0, 1 << 32), data=st.data())

@@ -6,7 +6,6 @@ Everything is read from the core's memory, in O(page); nothing here changes anyt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from itertools import islice
 
 import msgspec
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp
 from shared import clock
 from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_title_id
-from shared.web_guards import LocalOnly
+from shared.web_guards import LocalOnly, is_loopback
 from tracker import page, placement_view, views
 from tracker.core.redirect import Trace
 from tracker.core.tracker import Tracker
@@ -55,7 +54,7 @@ class Portal:
             ],
             exception_handlers={HTTPException: _refuse},
         )
-        return LocalOnly(app) if _is_loopback(host) else app
+        return LocalOnly(app) if is_loopback(host) else app
 
     def _now(self) -> views.Overview:
         return views.overview(self.core, self.tracker, self.software, self.started_at, clock.now())
@@ -96,13 +95,6 @@ class Portal:
     async def _page(self, request: Request) -> Response:
         titles = views.title_page(self.core, self.tracker, *_bounds(request))
         return HTMLResponse(page.titles_page(self._now(), titles), headers=page.HEADERS)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _bounds(request: Request) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from random import Random, SystemRandom
 
 import trio
 
-from shared import __version__, clock, web
+from shared import SOFTWARE, clock, web
 from shared.connection import Stream
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_port
@@ -28,8 +28,6 @@ from tracker.ledger import Ledger
 from tracker.portal import Portal
 from tracker.redirect_log import RedirectLog
 from tracker.store import open_store
-
-SOFTWARE = f"penstock {__version__}"
 
 
 @dataclass(frozen=True, slots=True)

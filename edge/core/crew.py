@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.core.ids import InfoHash, NodeId
+from shared.core.rates import Rates
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -118,17 +119,6 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeRates:
-    """What a shell measured: bytes per second, and bytes since start."""
-
-    up_rate: float
-    down_rate: float
-    uploaded_bytes: int
-    held_bytes: int
-    connections: int
-
-
-@dataclass(frozen=True, slots=True)
 class Lost:
     """The disk had damaged a piece; it was dropped."""
 
@@ -164,7 +154,7 @@ class Chunk:
 Word = (
     Begin | Meet | PassOn | Inherit | Finish | Ready | Failed | Drained
     | Hold | Forget | TrackerIs | CaughtUp | Say | Stray
-    | EdgeRates | Lost | Asked | PublisherGone | Chunk
+    | Rates | Lost | Asked | PublisherGone | Chunk
 )  # fmt: skip
 
 
@@ -172,10 +162,10 @@ class Loads:
     """The load of all processes as one node's."""
 
     def __init__(self) -> None:
-        self._now: dict[int, EdgeRates] = {}
+        self._now: dict[int, Rates] = {}
         self._uploaded_before_bytes = 0  # by workers that are gone
 
-    def take(self, worker: int, rates: EdgeRates) -> None:
+    def take(self, worker: int, rates: Rates) -> None:
         """What a worker measured last."""
         self._now[worker] = rates
 
@@ -185,10 +175,10 @@ class Loads:
         if rates is not None:
             self._uploaded_before_bytes += rates.uploaded_bytes
 
-    def with_own(self, own: EdgeRates) -> EdgeRates:
+    def with_own(self, own: Rates) -> Rates:
         """The sum of all; held is what the lead holds, since the store is everybody's."""
         everybody = [own, *self._now.values()]
-        return EdgeRates(
+        return Rates(
             sum(one.up_rate for one in everybody),
             sum(one.down_rate for one in everybody),
             self._uploaded_before_bytes + sum(one.uploaded_bytes for one in everybody),

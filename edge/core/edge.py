@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from edge.core.admission import SLOTS, Admission
-from edge.core.crew import CaughtUp, EdgeRates, Forget, Hold, Say, TrackerIs
+from edge.core.crew import CaughtUp, Forget, Hold, Say, TrackerIs
 from shared.core import messages, spare
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -30,6 +30,7 @@ from shared.core.messages import (
     Upload,
     UploadState,
 )  # fmt: skip
+from shared.core.rates import Rates
 from shared.core.seeding import Seeding, SeedingStatistics
 from shared.core.tracker_link import TrackerLink
 
@@ -66,7 +67,7 @@ class EdgeStatistics:
     tracker_up: bool
     titles: int
     seeding: SeedingStatistics
-    rates: EdgeRates
+    rates: Rates
 
 
 EdgeAction = Action | BeginUpload | PublisherLeft | TellWorkers
@@ -86,7 +87,7 @@ class Edge:
         self._elsewhere: dict[NodeId, int] = {}  # publishers connected to a worker, and to which
         self._report_seconds = FOREVER
         self._report_at = FOREVER
-        self._rates = EdgeRates(0, 0, 0, 0, 0)
+        self._rates = Rates(0, 0, 0, 0, 0)
         self._actions: deque[EdgeAction] = deque()
 
     def hold(self, manifest: Manifest, pieces: frozenset[int], now: float) -> None:
@@ -224,7 +225,7 @@ class Edge:
 
     # -- time and screens -----------------------------------------------------------------------
 
-    def measured(self, rates: EdgeRates) -> None:
+    def measured(self, rates: Rates) -> None:
         """What the shell measured since the last time."""
         self._rates = rates
 

@@ -38,6 +38,7 @@ from shared.core.messages import (
     Schedule,
     Share,
 )  # fmt: skip
+from shared.core.rates import Rates
 from shared.core.seeding import Seeding, SeedingStatistics
 from shared.core.tracker_link import TrackerLink
 
@@ -54,17 +55,6 @@ class PeerSettings:
     mode: Mode
     uplink_rate: float  # bytes per second
     upload_slots: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What the shell measured, bytes per second and bytes on the wire since start."""
-
-    up_rate: float
-    down_rate: float
-    uploaded_bytes: int
-    held_bytes: int
-    connections: int
 
 
 @dataclass(frozen=True, slots=True)
