@@ -38,6 +38,7 @@ from shared.core.messages import (
     Schedule,
     Share,
 )  # fmt: skip
+from shared.core.questions import Questions
 from shared.core.rates import Rates
 from shared.core.seeding import Seeding, SeedingStatistics
 from shared.core.tracker_link import TrackerLink
@@ -87,7 +88,7 @@ class Peer:
         self._kinds: dict[NodeId, Kind] = {}
         self._taken: dict[NodeId, int] = {}
         self._wasted_bytes = 0
-        self._locates: dict[int, InfoHash] = {}
+        self._locates: Questions[InfoHash] = Questions()
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._spare_at = 0.0
@@ -136,7 +137,7 @@ class Peer:
         self._kinds[node] = hello.kind
         self._company.connected.add(node)
         if self.link.connected(node, hello):
-            self._locates.clear()
+            self._locates.forget()
             self.seeding.tracker_connected(now)
             for fetch in self._awake():
                 fetch.locate_at = min(fetch.locate_at, now)
@@ -198,7 +199,7 @@ class Peer:
                 self._report_seconds = float(message.report_seconds)
                 self._report_at = now + self._rng.random() * self._report_seconds
             case Redirect():
-                infohash = self._locates.pop(message.request, None)
+                infohash = self._located(message.request)
                 if infohash != message.infohash or infohash not in self.fetches:
                     raise ProtocolError(Reason.UNEXPECTED, "a redirect nobody asked for")
                 self.fetches[infohash].redirected(message, now)
@@ -206,9 +207,13 @@ class Peer:
                 if not self.link.answered(message.request, message):
                     raise ProtocolError(Reason.UNEXPECTED, "a page nobody asked for")
 
+    def _located(self, request: int) -> InfoHash | None:
+        """What an answer is about, however late; None if it is none."""
+        return self._locates.answered(request) or self._locates.answered_late(request)
+
     def _refused(self, message: Refusal, sender: NodeId, now: float) -> None:
         if sender == self.link.tracker.node:
-            infohash = self._locates.pop(message.request, None)
+            infohash = self._located(message.request)
             if infohash is not None:
                 self.fetches[infohash].refuse(message.reason)
             elif not self.link.answered(message.request, message):
@@ -284,6 +289,7 @@ class Peer:
     def handle_timer(self, now: float) -> None:
         """Dials, announces, reports, locates, rescues: whatever is due."""
         self.link.handle_timer(now)
+        self._locates.give_up(now)  # the fetch asks again by itself
         if now >= self._spare_at:
             self._spare_at = now + SPARE_EVERY_SECONDS
             self.seeding.set_spare(self.cap.spare_class(), now)
@@ -306,7 +312,7 @@ class Peer:
             return
         fetch.located(now)
         request = self.link.new_request()
-        self._locates[request] = fetch.infohash
+        self._locates.ask(request, fetch.infohash, now)
         stretch = fetch.wishes.stretch(now) if fetch.wishes else 0
         self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash, stretch)))
 

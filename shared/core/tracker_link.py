@@ -13,12 +13,10 @@ from shared.core.dice import Dice
 from shared.core.errors import LocalError
 from shared.core.ids import Address, Kind, NodeId
 from shared.core.messages import Hello, Message
+from shared.core.questions import Questions
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-MAX_OPEN_REQUESTS = 256
-ANSWER_SECONDS = 15.0  # a person has given up by then
-NO_CLOCK_YET = float("-inf")
 FOREVER = float("inf")
 
 
@@ -32,8 +30,7 @@ class TrackerLink:
         self._retry_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._next_request = 1
-        self._open: dict[int, float] = {}  # until when; asking has no clock, the next timer has
-        self._late: dict[int, None] = {}  # given up, oldest first: an answer may still come
+        self._questions: Questions[bool] = Questions()
         self._actions: deque[Action] = deque()
 
     def connected(self, node: NodeId, hello: Hello) -> bool:
@@ -57,10 +54,7 @@ class TrackerLink:
         return True
 
     def _abandon(self) -> None:
-        for request in sorted(self._open):
-            self._actions.append(Answer(request, None))
-        self._open.clear()
-        self._late.clear()
+        self._actions.extend(Answer(request, None) for request in self._questions.forget())
 
     def new_request(self) -> int:
         """A number for a request that is about to be `ask`ed."""
@@ -70,46 +64,31 @@ class TrackerLink:
     def ask(self, request: int, message: Message) -> None:
         """Sends a request; an Answer follows, with None if the tracker cannot be reached or
         keeps silent. Raises LocalError if too many wait."""
-        if len(self._open) >= MAX_OPEN_REQUESTS:
+        if self._questions.is_full:
             raise LocalError("too many requests wait for the tracker; try again in a moment")
         if self.up:
-            self._open[request] = NO_CLOCK_YET
+            self._questions.ask(request, True)
             self._actions.append(Send(self.tracker.node, message))
         else:
             self._actions.append(Answer(request, None))
 
     def answered(self, request: int, message: Message) -> bool:
         """Whether `message` answers a request of ours; an Answer follows if it is still open."""
-        if request in self._late:
-            del self._late[request]
+        if self._questions.answered(request):
+            self._actions.append(Answer(request, message))
             return True
-        if request not in self._open:
-            return False
-        del self._open[request]
-        self._actions.append(Answer(request, message))
-        return True
+        return bool(self._questions.answered_late(request))
 
     def get_timer(self) -> float:
         """When to dial again, or to give a question up."""
-        return min(self._retry_at, *self._open.values(), FOREVER)
+        return min(self._retry_at, self._questions.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Dials, and gives questions up, when it is time."""
-        self._expire(now)
+        self._actions.extend(Answer(request, None) for request in self._questions.give_up(now))
         if now >= self._retry_at:
             self._retry_at = FOREVER  # until `disconnected` says that this one failed
             self._actions.append(Dial(self.tracker.node, self.tracker.at))
-
-    def _expire(self, now: float) -> None:
-        for request, until in list(self._open.items()):
-            if until == NO_CLOCK_YET:
-                self._open[request] = now + ANSWER_SECONDS
-            elif now >= until:
-                del self._open[request]
-                self._late[request] = None
-                self._actions.append(Answer(request, None))
-        while len(self._late) > MAX_OPEN_REQUESTS:
-            del self._late[next(iter(self._late))]
 
     def next_action(self) -> Action | None:
         """The next order for the shell, or None."""
