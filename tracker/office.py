@@ -1,0 +1,30 @@
+"""Everything of a tracker that stands between its core and its database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from tracker.core.tracker import Tracker
+from tracker.group_desk import GroupDesk
+from tracker.ledger import Ledger
+from tracker.store import Store
+
+
+class Office:
+    """The ledger writes down what the core decides; desks change what operators want."""
+
+    def __init__(self, core: Tracker, store: Store) -> None:
+        self.ledger = Ledger(core, store)
+        self.groups = GroupDesk(core, store)
+        self.desks = (self.groups,)
+
+    async def load(self) -> None:
+        """Tells the core what the database has. Raises StoreError."""
+        await self.groups.load()
+
+    @asynccontextmanager
+    async def open(self, pump: Callable[[], None]) -> AsyncIterator[None]:
+        """Works while the context is open; `pump` carries out what the core was told."""
+        async with self.ledger.open(pump):
+            yield
