@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from tracker import group_commands
+from tracker import group_commands, place_command
 
 if TYPE_CHECKING:
     from tracker.config import TrackerConfig
@@ -25,6 +25,7 @@ def register(app: App) -> None:
     app.command(command)
     app.command(top)
     group_commands.register(app)
+    place_command.register(app)
 
 
 def tracker(

@@ -128,6 +128,7 @@ USAGE = """
         node BLOB NOT NULL,
         run INTEGER NOT NULL,
         seen_at REAL NOT NULL,
+        is_old INTEGER NOT NULL,
         UNIQUE (node, run)
     ) STRICT;
     CREATE INDEX runs_by_seen ON runs (seen_at);
