@@ -17,7 +17,7 @@ from shared.core.codec import Field
 from shared.core.errors import Reason
 from shared.core.ids import Kind
 
-RECORDS = (messages.Rendition, messages.Entry, messages.Source, messages.Share)
+RECORDS = (messages.Rendition, messages.Entry, messages.Source, messages.Share, messages.Use)
 WORDS = (ids.Kind, ids.Mode, messages.Event, messages.Why, messages.Stage, messages.PlaceStage)
 
 _HEAD = """\

@@ -145,6 +145,7 @@ class Serving:
         if await self._send(stream, ANSWER_OK + leaves, memoryview(data)[start:end]):
             self.served_bytes += end - start
             self.give_back({request.infohash: end - start})
+            self._core.seeding.gave(request.infohash, end - start)
 
     async def _send(self, stream: Stream, *parts: bytes | memoryview) -> bool:
         """Send until the asker has it, or `stop` is called; whether it has it."""

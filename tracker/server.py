@@ -25,6 +25,7 @@ from tracker.config import TrackerConfig
 from tracker.core.regions import RegionTable
 from tracker.core.tracker import LogRedirect, Tracker, TrackerAction, TrackerSettings
 from tracker.ledger import Ledger
+from tracker.office import Office
 from tracker.portal import Portal
 from tracker.redirect_log import RedirectLog
 from tracker.store import open_store
@@ -52,14 +53,16 @@ async def serve(
         identity = await trio.to_thread.run_sync(load_identity, config)
         async with open_store(config.data / "tracker.db") as store:
             core = Tracker(identity.private_key, _settings(config), await store.entries(), _dice())
-            await _serve(config, identity, core, Ledger(core, store), task_status)
+            office = Office(core, store)
+            await office.load()
+            await _serve(config, identity, core, office, task_status)
 
 
 async def _serve(
     config: TrackerConfig,
     identity: Identity,
     core: Tracker,
-    ledger: Ledger,
+    office: Office,
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     at = parse_host_port(config.listen)
@@ -68,9 +71,11 @@ async def _serve(
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
             _side_files(config, core) as log,
-            open_node(endpoint, core, introduction, partial(_act, ledger, log), _refuse_stream) as node,
-            ledger.open(node.pump),
-            _open_portal(config, core, tracker) as api,
+            open_node(
+                endpoint, core, introduction, partial(_act, office.ledger, log), _refuse_stream
+            ) as node,
+            office.open(node.pump),
+            _open_portal(config, core, tracker, office) as api,
             _open_torrents(config, core),
         ):
             task_status.started(Ready(tracker, api))
@@ -161,9 +166,11 @@ async def _refuse_stream(node: NodeId, stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def _open_portal(config: TrackerConfig, core: Tracker, tracker: Address) -> AsyncIterator[HostPort]:
+async def _open_portal(
+    config: TrackerConfig, core: Tracker, tracker: Address, office: Office
+) -> AsyncIterator[HostPort]:
     at = parse_host_port(config.api)
-    app = Portal(core, tracker, SOFTWARE, clock.now()).app(at.host)
+    app = Portal(core, tracker, SOFTWARE, clock.now(), office.desks).app(at.host)
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(partial(web.serve, app, at.host, at.port, what="tracker.api"))
         yield HostPort(host, port)

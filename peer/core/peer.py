@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from peer.core.company import Company
 from peer.core.fetch import Fetch
+from peer.core.tally import Tally
 from peer.core.upload_cap import CapStatistics, UploadCap
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -85,6 +86,7 @@ class Peer:
         slots = self.cap.slots(settings.upload_slots)
         self.seeding = Seeding(settings.tracker.node, slots, sharing=sharing)
         self.fetches: dict[InfoHash, Fetch] = {}
+        self._tally = Tally()
         self._kinds: dict[NodeId, Kind] = {}
         self._taken: dict[NodeId, int] = {}
         self._wasted_bytes = 0
@@ -138,6 +140,7 @@ class Peer:
         self._company.connected.add(node)
         if self.link.connected(node, hello):
             self._locates.forget()
+            self._tally.forget()
             self.seeding.tracker_connected(now)
             for fetch in self._awake():
                 fetch.locate_at = min(fetch.locate_at, now)
@@ -302,7 +305,7 @@ class Peer:
                 del self._company.awake[fetch.infohash]
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
-            self._actions.append(Send(self.link.tracker.node, self._report()))
+            self._actions.append(Send(self.link.tracker.node, self._report(now)))
 
     def _locate(self, fetch: Fetch, now: float) -> None:
         if not fetch.wanted(now):
@@ -316,7 +319,7 @@ class Peer:
         stretch = fetch.wishes.stretch(now) if fetch.wishes else 0
         self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash, stretch)))
 
-    def _report(self) -> Report:
+    def _report(self, now: float) -> Report:
         statistics = self.statistics()
         rates = self._rates
         return Report(
@@ -330,6 +333,8 @@ class Peer:
             connections=rates.connections,
             stalls=statistics.stalls,
             shares=statistics.taken[:REPORT_SHARES],
+            run=self._tally.run(now),
+            uses=self._tally.news(self.fetches.values(), self.seeding.given),
         )
 
     def next_action(self) -> Action | None:

@@ -25,6 +25,7 @@ from shared.core.edge_messages import PlaceStage as PlaceStage
 from shared.core.errors import ProtocolError, Reason
 from shared.core.fields import (
     ANYBODY,
+    BIG,
     CLIENTS,
     EDGE,
     HOLDERS,
@@ -42,10 +43,12 @@ from shared.core.fields import (
 )  # fmt: skip
 from shared.core.fields import TERMINALS as TERMINALS
 from shared.core.ids import Kind, Mode
+from shared.core.records import MAX_USES as MAX_USES
 from shared.core.records import Entry as Entry
 from shared.core.records import Rendition as Rendition
 from shared.core.records import Share as Share
 from shared.core.records import Source as Source
+from shared.core.records import Use as Use
 from shared.core.records import Why as Why
 
 PROTOCOL_VERSION = 1
@@ -200,6 +203,8 @@ class Report:
     connections: Count  # of nodes connected now
     stalls: Count  # of times a picture stood still
     shares: Annotated[tuple[Share, ...], Limit(0, 8, "largest sources first")] = ()
+    run: Annotated[int, Limit(0, BIG, "milliseconds since 1970 when the counters began")] = 0
+    uses: Annotated[tuple[Use, ...], Limit(0, MAX_USES, "of renditions whose counters grew")] = ()
 
 
 @dataclass(frozen=True, slots=True)

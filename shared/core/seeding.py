@@ -102,6 +102,7 @@ class Seeding:
         self.announce_seconds = announce_seconds
         self.tracker_reachable = False
         self.holdings: dict[InfoHash, Holding] = {}
+        self.given: dict[InfoHash, int] = {}  # bytes that arrived whole at others
         self._requests: dict[int, Waiting] = {}
         self._actions: deque[Action] = deque()
         self._served = 0
@@ -242,6 +243,10 @@ class Seeding:
         if waiting is not None:
             self._served += waiting.serving
             self._serve_next()
+
+    def gave(self, infohash: InfoHash, size: int) -> None:
+        """So many bytes of a piece have arrived at somebody."""
+        self.given[infohash] = self.given.get(infohash, 0) + size
 
     def stop_sharing(self, now: float) -> None:
         """Direct mode, pause or an empty budget: what waits is declined, what runs is the shell's."""

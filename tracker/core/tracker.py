@@ -46,6 +46,7 @@ from tracker.core.redirect import Answer, Question, Viewer
 from tracker.core.regions import RegionTable
 from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
+from tracker.core.usage import Usage
 
 PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
 MAX_SWARMS_PER_NODE = 10_000  # bounds what one node can make us remember
@@ -124,6 +125,7 @@ class Tracker:
         self.edges = Edges(settings.report_seconds)
         self.titles = Titles(entries)
         self.groups = Groups()
+        self.usage = Usage(self.titles)
         self.content = Content(self.edges, self.titles, self.swarms)
         self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
         self._regions = RegionTable()
@@ -162,7 +164,7 @@ class Tracker:
         self.nodes.pop(node, None)
         self.swarms.forget(node)
         self.edges.left(node)
-        self.content.placement.left(node)
+        self.content.placement.left(node, now)
 
     def use_regions(self, table: RegionTable) -> None:
         """Another table of regions; a node that is here hears of it with its next message."""
@@ -193,6 +195,7 @@ class Tracker:
                 self._announce(message, node, now)
             case Report():
                 node.report = message
+                self.usage.reported(node, message, now)
                 self.edges.sends(node.id, message.up_rate)
             case Load():
                 self._load(message, node, now)
@@ -233,6 +236,8 @@ class Tracker:
             raise Refused(Reason.MALFORMED, "direct mode has nothing to spare")
         self._announces += 1
         self.swarms.announce(message, node.id, node.kind, node.region, now)
+        if node.kind is Kind.EDGE:
+            self.content.placement.record.announced(node.id, message, now)
 
     def _load(self, message: Load, node: Node, now: float) -> None:
         if node.id in self.edges.states:  # as above: others are passed over
@@ -255,6 +260,7 @@ class Tracker:
         )
         answer = redirect.choose(self._field, question, self._rng, now)
         self.content.asked(message.infohash, now)
+        self.usage.redirected(node, entry.title_id, now)
         self.answers.append(answer)
         if self._settings.log_redirects:
             self._actions.append(LogRedirect(answer))
@@ -311,14 +317,14 @@ class Tracker:
 
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""
-        return min(self._expire_at, self.content.placement.get_timer())
+        return min(self._expire_at, self.content.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Lets silent holders expire, and takes the next step of placement."""
         if now >= self._expire_at:
             more = self.swarms.expire(now)
             self._expire_at = now if more else now + EXPIRE_EVERY_SECONDS
-        self._carry(self.content.placement.step(now), now)
+        self._carry(self.content.step(now), now)
 
     def _carry(self, decisions: list[Order | Hint], now: float) -> None:
         for decision in decisions:
