@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from shared.core.errors import Reason
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Placed, PlaceStage
+from shared.core.tickets import TICKET_SECONDS
 from tracker.core.edge_choice import replicas
 from tracker.core.edges import Edges, EdgeState
 from tracker.core.heat import Heat
@@ -49,6 +50,7 @@ class Order:
     permille: int = 0
     reason: Reason = Reason.NONE
     heard_at: float = 0.0
+    said_at: float = 0.0  # when its ticket was issued
 
     def is_open(self, now: float) -> bool:
         """Whether the edge may still be at work on it."""
@@ -121,13 +123,16 @@ class Placement:
                 return None
             self._forget(known)
         self._number += 1
-        order = Order(self._number, edge, infohash, self._heat.of(infohash, now), now, before)
+        heat = self._heat.of(infohash, now)
+        order = Order(self._number, edge, infohash, heat, now, before, said_at=now)
         self.orders[edge, infohash] = self._by_number[order.number] = order
         return order
 
     def placed(self, edge: NodeId, message: Placed, now: float) -> bool:
         """An edge says how far it is; False if it was not ordered so."""
         order = self._by_number.get(message.order)
+        if order is None and message.order <= self._number:
+            return True  # given once, and forgotten while the answer was on its way
         if order is None or order.edge != edge:
             return False
         if order.stage is not message.stage:
@@ -138,6 +143,14 @@ class Placement:
         order.stage, order.permille, order.reason = message.stage, message.permille, message.reason
         order.heard_at = now
         return True
+
+    def renewed(self, number: int, now: float) -> list[Order]:
+        """The order, if its edge is still at work and will soon need a fresh ticket: then it is repeated."""
+        order = self._by_number.get(number)
+        if order is None or order.stage not in OPEN or now - order.said_at < TICKET_SECONDS / 2:
+            return []
+        order.said_at = now
+        return [order]
 
     def left(self, edge: NodeId) -> None:
         """An edge is gone; it will say anew what it holds."""

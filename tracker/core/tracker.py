@@ -207,6 +207,7 @@ class Tracker:
             case Placed():
                 if not self.content.placement.placed(node.id, message, now):
                     raise Refused(Reason.UNEXPECTED, f"there is no order {message.order} for this edge")
+                self._carry(self.content.placement.renewed(message.order, now), now)
             case _:
                 raise Refused(Reason.UNEXPECTED, type(message).__name__)
 
