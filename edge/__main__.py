@@ -12,7 +12,7 @@ import trio
 
 from edge.channel import Channel, ChannelEnded
 from edge.config import EdgeConfig
-from edge.core.crew import Begin, Failed, Finish, Inherit, Meet, PassOn, Ready
+from edge.core.crew import Begin, Drain, Failed, Finish, Inherit, Meet, PassOn, Ready
 from edge.server import open_server, tracker_of
 from edge.worker import WorkerServer, wait_read
 from shared.cli import configure_logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Runs until the supervisor says so, or is gone; signals are for it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     trio.run(_obey, socket.socket(fileno=int(sys.argv[1])))
 
@@ -75,6 +75,8 @@ async def _lead(
                 match word:
                     case Meet() if sock is not None:
                         nursery.start_soon(server.crew.lead, word.name, sock)
+                    case Drain():
+                        server.set_draining(word.draining)
                     case Finish():
                         break
                     case _:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from edge.core.admission import MAX_WORKERS
 from shared.core.errors import LocalError
 from shared.core.ids import NodeId, parse_node_id
-from shared.core.units import Duration, Size, parse_duration, parse_size
+from shared.core.units import Duration, Rate, Size, parse_duration, parse_rate, parse_size
 from shared.setting_types import AddressText, HostPortText, LogLevel
 
 
@@ -47,9 +47,22 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = Path("~/.local/share/penstock/edge")
 
-    quota: Annotated[Size, Meta(description="The disk space that published titles may take.")] = parse_size(
-        "100 GB"
-    )
+    quota: Annotated[
+        Size,
+        Meta(
+            description="The disk space that titles may take: those published here, which stay, and those "
+            "that the tracker orders, which make room for each other."
+        ),
+    ] = parse_size("100 GB")
+
+    capacity: Annotated[
+        Rate,
+        Meta(
+            description="What this edge's line can send. The tracker shares viewers out by it: an edge "
+            "of twice the capacity is given twice as many. State what the line really carries, or what "
+            "may be used of it; it is no limit."
+        ),
+    ] = parse_rate("1 Gbit/s")
 
     publishers: Annotated[
         tuple[str, ...],

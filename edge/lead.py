@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from edge.channel import Channel, ChannelEnded
+from edge.core.coming import Wish
 from edge.core.crew import (
     Asked,
     Chunk,
@@ -18,6 +19,8 @@ from edge.core.crew import (
     Lost,
     PublisherGone,
     Stray,
+    Wanted,
+    Watched,
     Word,
 )
 from edge.core.edge import Edge, TellWorkers
@@ -120,6 +123,10 @@ class Crew:
             case Lost():
                 await trio.to_thread.run_sync(self._store.look_again, word.infohash)
                 self._core.lost(word.infohash, word.piece, clock.now())
+            case Wanted():
+                self._core.wished(Wish(word.infohash, word.piece, word.deadline), clock.now())
+            case Watched():
+                self._core.watched(name, word.infohash, clock.now(), is_open=word.is_open)
             case _:
                 raise ChannelEnded(f"a worker said {type(word).__name__}")
 

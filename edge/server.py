@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -13,7 +13,9 @@ import trio
 
 from edge.config import EdgeConfig
 from edge.core.admission import Admission
-from edge.core.edge import BeginUpload, Edge, PublisherLeft, TellWorkers
+from edge.core.edge import BeginUpload, Edge, EdgeSettings, PublisherLeft, TellWorkers
+from edge.core.outbox import GiveUp, Note
+from edge.fetching import Fetching
 from edge.ingest import Ingest
 from edge.lead import Crew
 from edge.media.child import Limits
@@ -21,7 +23,7 @@ from edge.probes import Probes
 from edge.quarantine import sweep
 from shared import SOFTWARE, clock
 from shared.answers import Answers
-from shared.core.actions import Answer, Decline, Serve
+from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import ConfigError
 from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
@@ -48,8 +50,10 @@ class Server:
 
     def __init__(self, config: EdgeConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
         admission = Admission(config.publisher_ids(), config.local_publishers, own_host())
-        self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)))
+        settings = EdgeSettings(identity.id, float(config.capacity), int(config.quota))
+        self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)), settings)
         self.store = store
+        self._fetching = Fetching(self.core, store, self._pump)
         self._identity = identity
         self._answers = Answers(self._pump)
         limits = Limits(memory_bytes=int(config.media_memory), wall_seconds=float(config.media_time))
@@ -63,6 +67,7 @@ class Server:
             tracker,
             self._pump,
             self._answers.wait,
+            self._fetching.make_room,
         )
         self.crew = Crew(self.core, store, self._ingest, self._pump)
         self._serving = Serving(self.core, store, self._pump)
@@ -81,11 +86,18 @@ class Server:
         async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
             self.node = node
             self._ingest.nursery = node.nursery
+            self._fetching.node = node
             await self._resume()
             node.nursery.start_soon(self._measure)
             node.nursery.start_soon(self._ingest.keep_swept)
             node.pump()
             yield
+
+    def set_draining(self, draining: bool) -> None:
+        """The tracker shall send nobody new, or again."""
+        log.info("this edge %s", "drains: nobody new is sent here" if draining else "drains no more")
+        self.core.set_draining(draining, clock.now())
+        self._pump()
 
     async def _resume(self) -> None:
         for infohash in self.store.infohashes():
@@ -123,6 +135,8 @@ class Server:
                 self._answers.take(action)
             case TellWorkers():
                 self.crew.tell(action)
+            case Ask() | Cancel() | AskManifest() | GiveUp() | Note():
+                self._fetching.act(action)
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
@@ -152,6 +166,7 @@ class Ready:
     """Where a running edge can be reached."""
 
     address: Address
+    set_draining: Callable[[bool], None]
 
     def __str__(self) -> str:
         return f"edge ready {self.address}"
@@ -191,7 +206,8 @@ async def serve(
             ) as endpoint,
             server.run(endpoint),
         ):
-            task_status.started(Ready(Address(identity.id, reachable(endpoint.local))))
+            at = reachable(endpoint.local)
+            task_status.started(Ready(Address(identity.id, at), server.set_draining))
             await trio.sleep_forever()
 
 

@@ -21,7 +21,7 @@ import trio
 
 from edge.channel import Channel, ChannelEnded, pair
 from edge.config import EdgeConfig
-from edge.core.crew import Begin, Drained, Failed, Finish, Inherit, Meet, PassOn, Pauses, Ready
+from edge.core.crew import Begin, Drain, Drained, Failed, Finish, Inherit, Meet, PassOn, Pauses, Ready
 from edge.server import Ready as EdgeReady
 from edge.server import tracker_of
 from shared.core.errors import LocalError
@@ -120,6 +120,7 @@ class Supervisor:
         ]
         self._names = 0
         self._leading: Child | None = None
+        self._draining = False
         self._working: list[Child] = []
 
     async def begin(self) -> None:
@@ -153,6 +154,12 @@ class Supervisor:
                 await self._replace(post)
         async with self._lead.changing:
             await self._replace_lead()
+
+    def set_draining(self, draining: bool) -> None:
+        """The tracker shall send nobody new, or again."""
+        self._draining = draining
+        if self._leading is not None:
+            self._leading.channel.send(Drain(draining))
 
     # -- one process ------------------------------------------------------------------------------
 
@@ -191,6 +198,8 @@ class Supervisor:
         child.channel.send(begin, self._sockets[child.berth].dup())
         if post is self._lead:
             self._leading = child
+            if self._draining:
+                child.channel.send(Drain(True))
             self._working = [worker for worker in self._working if not worker.gone.is_set()]
             for worker in self._working:
                 _introduce(child, worker)
@@ -318,7 +327,7 @@ async def supervise(
                 await supervisor.begin()
                 await nursery.start(supervisor.renew_on_signal)
                 at = reachable(host_port(sockets[0].getsockname()))
-                task_status.started(EdgeReady(Address(identity.id, at)))
+                task_status.started(EdgeReady(Address(identity.id, at), supervisor.set_draining))
                 await trio.sleep_forever()
         finally:
             for sock in sockets:

@@ -19,7 +19,9 @@ from edge.core.crew import (
     CaughtUp,
     Chunk,
     Drained,
+    Expect,
     Forget,
+    Gained,
     Hold,
     Say,
     Stray,
@@ -98,6 +100,11 @@ class WorkerServer:
         match word:
             case Hold():
                 await self._hold(InfoHash(word.infohash))
+            case Expect():
+                self.core.expect(InfoHash(word.infohash), clock.now(), ended=word.ended)
+            case Gained():
+                self._store.look_for(InfoHash(word.infohash), word.piece)
+                self.core.gained(InfoHash(word.infohash), word.piece, clock.now())
             case Forget():
                 await self._forget(InfoHash(word.infohash))
             case TrackerIs():
@@ -163,6 +170,8 @@ class WorkerServer:
         line = LineMeter(endpoint)
         while True:
             line.read()
+            self.core.look_around()
+            self._pump()
             if self._lead is not None:
                 served = self._serving.served_bytes
                 self._lead.send(Rates(line.up_rate(), line.down_rate(), served, 0, line.connections))

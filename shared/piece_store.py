@@ -73,6 +73,13 @@ class PieceStore:
                 with suppress(ProtocolError):
                     self._take_in(folder)
 
+    def look_for(self, infohash: InfoHash, index: int) -> None:
+        """Another process stored this piece of a title that is known here; unknown ones are passed over."""
+        with self._lock:
+            holding = self._holdings.titles.get(infohash)
+            if holding is not None and 0 <= index < holding.shape.piece_count:
+                self._holdings.hold(infohash, index, UNCHECKED)
+
     def infohashes(self) -> list[InfoHash]:
         """Swarms with a manifest here, in no particular order."""
         with self._lock:

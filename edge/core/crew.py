@@ -46,6 +46,13 @@ class Inherit:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """To the lead: the tracker shall send nobody new, or again."""
+
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """No datagram will come any more: answer what is there, and end."""
 
@@ -75,9 +82,25 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """This title is whole in the store, or changed there."""
+    """This title is in the store, or changed there."""
 
     infohash: InfoHash
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """This title is on its way here, so guests may wait for it; or it is no more."""
+
+    infohash: InfoHash
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """A piece of a title that is on its way came into the store."""
+
+    infohash: InfoHash
+    piece: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +150,23 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A guest waits for a piece that is on its way here, until `deadline`, seconds since 1970."""
+
+    infohash: InfoHash
+    piece: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The first guest of a title came, or the last one went."""
+
+    infohash: InfoHash
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A publisher at this address hands in a file: the body of an Upload."""
 
@@ -152,9 +192,9 @@ class Chunk:
 
 
 Word = (
-    Begin | Meet | PassOn | Inherit | Finish | Ready | Failed | Drained
-    | Hold | Forget | TrackerIs | CaughtUp | Say | Stray
-    | Rates | Lost | Asked | PublisherGone | Chunk
+    Begin | Meet | PassOn | Inherit | Drain | Finish | Ready | Failed | Drained
+    | Hold | Expect | Gained | Forget | TrackerIs | CaughtUp | Say | Stray
+    | Rates | Lost | Wanted | Watched | Asked | PublisherGone | Chunk
 )  # fmt: skip
 
 

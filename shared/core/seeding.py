@@ -50,6 +50,7 @@ class Holding:
     announce_at: float = 0.0
     started: bool = False
     completed: bool = False
+    promised: bool = False  # what is missing is on its way here: guests may ask for all of it
 
     def part(self, node: NodeId) -> None:
         """A guest goes; what it took is remembered for a while, the latest to go longest."""
@@ -142,6 +143,15 @@ class Seeding:
             holding.losses.append(piece)
             holding.tell_at = min(holding.tell_at, now + HAVE_BATCH_SECONDS)
 
+    def unpromise(self, infohash: InfoHash, now: float) -> None:
+        """What is missing of a promised swarm will not come after all, if anything is."""
+        holding = self.holdings.get(infohash)
+        if holding is not None and holding.promised:
+            holding.promised = False
+            if not holding.held.complete:
+                holding.losses += [piece for piece in range(holding.held.total) if piece not in holding.held]
+                holding.tell_at = min(holding.tell_at, now + HAVE_BATCH_SECONDS)
+
     # -- guests -----------------------------------------------------------------------------
 
     def join(self, message: Join, sender: NodeId, now: float) -> None:
@@ -154,7 +164,8 @@ class Seeding:
         before = holding.guests.get(sender) or holding.gone_guests.pop(sender, None)
         guest.taken_bytes = before.taken_bytes if before else 0
         holding.guests[sender] = guest
-        self._send(sender, Have(message.request, message.infohash, holding.held.to_wire()))
+        offered = Bitfield.full(holding.held.total) if holding.promised else holding.held
+        self._send(sender, Have(message.request, message.infohash, offered.to_wire()))
 
     def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
         ticket = tickets.check(

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from shared.core.errors import Reason
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Placed, PlaceStage
+from shared.core.tickets import TICKET_SECONDS
 from tracker.core.edge_choice import replicas
 from tracker.core.edges import Edges, EdgeState
 from tracker.core.heat import Heat, Planned
@@ -53,6 +54,7 @@ class Order:
     permille: int = 0
     reason: Reason = Reason.NONE
     heard_at: float = 0.0
+    said_at: float = 0.0  # when its ticket was issued
 
     def is_open(self, now: float) -> bool:
         """Whether the edge may still be at work on it."""
@@ -128,7 +130,8 @@ class Placement:
                 return None
             self._forget(known, now)
         self._number += 1
-        order = Order(self._number, edge, infohash, self._heat.of(infohash, now), now, before)
+        heat = self._heat.of(infohash, now)
+        order = Order(self._number, edge, infohash, heat, now, before, said_at=now)
         self.orders[edge, infohash] = self._by_number[order.number] = order
         self.record.note(edge, infohash, Change(ORDERED, now, "", now, before))
         return order
@@ -136,6 +139,8 @@ class Placement:
     def placed(self, edge: NodeId, message: Placed, now: float) -> bool:
         """An edge says how far it is; False if it was not ordered so."""
         order = self._by_number.get(message.order)
+        if order is None and message.order <= self._number:
+            return True  # given once, and forgotten while the answer was on its way
         if order is None or order.edge != edge:
             return False
         if order.stage is not message.stage:
@@ -149,6 +154,14 @@ class Placement:
         change = Change(order.stage.value, now, reason, order.given_at, order.before)
         self.record.note(edge, order.infohash, change)
         return True
+
+    def renewed(self, number: int, now: float) -> list[Order]:
+        """The order, if its edge is still at work and will soon need a fresh ticket: then it is repeated."""
+        order = self._by_number.get(number)
+        if order is None or order.stage not in OPEN or now - order.said_at < TICKET_SECONDS / 2:
+            return []
+        order.said_at = now
+        return [order]
 
     def left(self, edge: NodeId, now: float) -> None:
         """An edge is gone; it will say anew what it holds."""

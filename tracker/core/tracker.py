@@ -7,7 +7,7 @@ shell says that the database has it (`stored`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -210,6 +210,7 @@ class Tracker:
             case Placed():
                 if not self.content.placement.placed(node.id, message, now):
                     raise Refused(Reason.UNEXPECTED, f"there is no order {message.order} for this edge")
+                self._carry(self.content.placement.renewed(message.order, now), now)
             case _:
                 raise Refused(Reason.UNEXPECTED, type(message).__name__)
 
@@ -326,7 +327,7 @@ class Tracker:
             self._expire_at = now if more else now + EXPIRE_EVERY_SECONDS
         self._carry(self.content.step(now), now)
 
-    def _carry(self, decisions: list[Order | Hint], now: float) -> None:
+    def _carry(self, decisions: Sequence[Order | Hint], now: float) -> None:
         for decision in decisions:
             message = self.content.say(decision, self._ticket(decision.edge, decision.infohash, now))
             if message is not None:
