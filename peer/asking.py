@@ -12,13 +12,13 @@ import trio
 
 from peer.core.peer import Peer
 from shared import clock
-from shared.core import manifest as manifests
 from shared.core.actions import Ask, AskManifest, Cancel
-from shared.core.bulk import ManifestRequest, PieceRequest
+from shared.core.bulk import PieceRequest
 from shared.core.errors import LocalError, ProtocolError, Reason, Refused, RemoteError, StoreError
 from shared.core.ids import InfoHash, Kind, NodeId
-from shared.core.manifest import MAX_MANIFEST_BYTES, Manifest
+from shared.core.manifest import Manifest
 from shared.core.merkle import HASH_BYTES, LEAF_BYTES, piece_hash, verify_leaf
+from shared.manifest_request import expect_ok, request_manifest
 from shared.node import Node
 from shared.piece_store import PieceStore
 from shared.stream import Stream
@@ -96,14 +96,7 @@ class Asking:
 
     async def _fetch_manifest(self, order: AskManifest) -> Manifest:
         with self.node.connection(order.node).open_stream() as stream:
-            await stream.send_all(ManifestRequest(order.infohash).encode())
-            stream.send_eof()
-            await _expect_ok(stream)
-            size = int.from_bytes(await stream.receive_exactly(4), "big")
-            if size > MAX_MANIFEST_BYTES:
-                raise ProtocolError(Reason.TOO_LARGE, f"a manifest of {size} bytes")
-            raw = await stream.receive_exactly(size)
-        return manifests.parse(raw, expect_infohash=order.infohash, expect_signer=order.signer)
+            return await request_manifest(stream, order.infohash, order.signer)
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -132,7 +125,7 @@ class Asking:
         with self.node.connection(order.node).open_stream() as stream:
             await stream.send_all(request.encode())
             stream.send_eof()
-            await _expect_ok(stream)
+            await expect_ok(stream)
             leaves = await stream.receive_exactly(manifest.leaf_count(order.piece) * HASH_BYTES)
             whole = manifest.piece_count == 1
             if piece_hash(leaves, manifest.piece_length, whole) != manifest.piece_hash(order.piece):
@@ -205,13 +198,3 @@ class Asking:
             (infohash, piece), _ = self._unstored.popitem(last=False)
             with suppress(KeyError):
                 self._core.fetches[infohash].faded(piece)
-
-
-async def _expect_ok(stream: Stream) -> None:
-    status = (await stream.receive_exactly(1))[0]
-    try:
-        reason = Reason(status)
-    except ValueError:
-        raise ProtocolError(Reason.MALFORMED, f"an answer of {status}") from None
-    if reason is not Reason.NONE:
-        raise RemoteError(reason)

@@ -47,6 +47,9 @@ from shared.core.records import Rendition as Rendition
 from shared.core.records import Share as Share
 from shared.core.records import Source as Source
 from shared.core.records import Why as Why
+from shared.core.web_seed_messages import AskOpen as AskOpen
+from shared.core.web_seed_messages import IsOpen as IsOpen
+from shared.core.web_seed_messages import WebSeed as WebSeed
 
 PROTOCOL_VERSION = 1
 ALPN = "penstock/1"
@@ -335,7 +338,7 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
-    | Load | Place | Placed | Evict
+    | Load | Place | Placed | Evict | WebSeed | AskOpen | IsOpen
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__
