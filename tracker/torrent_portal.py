@@ -74,9 +74,7 @@ class TorrentPortal:
             self.core.open_titles.entry(infohash)  # it may have been closed meanwhile
         except Refused as refusal:
             raise HTTPException(404, refusal.detail) from None
-        seeds = [
-            torrent_file.web_seed_url(door, infohash, manifest.name) for door in self.core.web_seeds(infohash)
-        ]
+        seeds = [torrent_file.web_seed_url(door, infohash) for door in self.core.web_seeds(infohash)]
         body = await trio.to_thread.run_sync(
             torrent_file.build, manifest, torrent_file.announce_urls(self._reached_at(request)), seeds
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
-from urllib.parse import quote
 
 from shared.core import bencode
 from shared.core.bencode import Encodable
@@ -32,9 +31,10 @@ def build(manifest: Manifest, announce: Sequence[str], web_seeds: Sequence[str])
     return bencode.dumps(made)
 
 
-def web_seed_url(door: HostPort, infohash: InfoHash, name: str) -> str:
-    """Where an edge's HTTP door has a rendition."""
-    return f"http://{door}/seed/{infohash.hex()}/{quote(name, safe='')}"
+def web_seed_url(door: HostPort, infohash: InfoHash) -> str:
+    """Where an edge's HTTP door has a rendition, without its name: clients add it to a URL that ends in
+    a slash (BEP 19), and libtorrent to any of a v2 torrent."""
+    return f"http://{door}/seed/{infohash.hex()}/"
 
 
 def announce_urls(at: HostPort) -> tuple[str, str]:
