@@ -35,6 +35,26 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = HostPortText("[::]:4431")
 
+    http: Annotated[
+        HostPortText | None,
+        Meta(
+            description="A TCP port where stock BitTorrent clients may fetch titles that are for everybody, "
+            "as from a web seed (BEP 19), if the tracker has its setting `bittorrent`; left out, there is "
+            "none. What is sent there is not encrypted. With several workers the process that takes uploads "
+            "serves it.",
+            examples=["[::]:8440"],
+        ),
+    ] = None
+
+    http_rate: Annotated[
+        Rate | None,
+        Meta(
+            description="What stock clients may take together; left out, as much as the line carries, beside "
+            "viewers.",
+            examples=["200 Mbit/s"],
+        ),
+    ] = None
+
     region: Annotated[
         str, Meta(description="Where this edge is, if its tracker names regions; else empty.", max_length=32)
     ] = ""
@@ -112,6 +132,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         self.publisher_ids()
+        if self.http_rate == 0:
+            raise LocalError("http_rate: must be more than 0; leave `http` out to give stock clients nothing")
 
     def publisher_ids(self) -> frozenset[NodeId]:
         """Who may publish. Raises LocalError that starts with the setting's name."""

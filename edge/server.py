@@ -21,6 +21,7 @@ from edge.lead import Crew
 from edge.media.child import Limits
 from edge.probes import Probes
 from edge.quarantine import sweep
+from edge.web_seed import WebSeed
 from shared import SOFTWARE, clock
 from shared.answers import Answers
 from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
@@ -72,6 +73,8 @@ class Server:
         self.crew = Crew(self.core, store, self._ingest, self._pump)
         self._serving = Serving(self.core, store, self._pump)
         self._probes = Probes()
+        self._web_seed = WebSeed(self.core, store, self._answers.wait, config.http_rate)
+        self._http = config.http
         self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
         self._line: LineMeter
         self.node: Node
@@ -90,6 +93,9 @@ class Server:
             await self._resume()
             node.nursery.start_soon(self._measure)
             node.nursery.start_soon(self._ingest.keep_swept)
+            if self._http is not None:
+                at = parse_host_port(self._http)
+                self.core.open_web_seed(await node.nursery.start(self._web_seed.serve, at))
             node.pump()
             yield
 
@@ -151,9 +157,9 @@ class Server:
         while True:
             self._line.read()
             own = Rates(
-                self._line.up_rate(),
+                self._line.up_rate() + self._web_seed.up_rate(),
                 self._line.down_rate(),
-                self._serving.served_bytes,
+                self._serving.served_bytes + self._web_seed.sent_bytes,
                 self.store.statistics().used_bytes,
                 self._line.connections,
             )

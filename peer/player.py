@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from starlette.applications import Starlette
@@ -26,7 +27,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peer import m3u8
-from peer.film_response import film_response
 from peer.page_files import page_routes
 from peer.sharing_door import change_sharing
 from peer.titles import JSON, Titles
@@ -34,6 +34,7 @@ from shared.core.errors import LocalError, PenstockError, Reason, Refused, Remot
 from shared.core.ids import InfoHash, TitleId, parse_infohash, parse_title_id
 from shared.core.manifest import Manifest
 from shared.core.messages import Entry, Rendition
+from shared.file_response import file_response
 from shared.web import serve
 from shared.web_guards import LocalOnly, is_loopback
 
@@ -134,7 +135,10 @@ class _Door:
         return _playlist(m3u8.media(await self.rendition(request)))
 
     async def film(self, request: Request) -> Response:
-        return film_response(self.titles, await self.rendition(request), request)
+        manifest = await self.rendition(request)
+        playing = "download" not in request.query_params
+        open_reader = partial(self.titles.open_reader, manifest.infohash, playing=playing)
+        return file_response(manifest, request, open_reader)
 
     async def shelf(self, request: Request) -> Response:
         base = f"http://{request.headers['host']}"  # one of ours, or LocalOnly had refused it

@@ -205,7 +205,9 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, film: Published | None = None, **edge: Any) -> AsyncIterator[House]:
+async def open_house(
+    folder: Path, film: Published | None = None, *, bittorrent: HostPortText | None = None, **edge: Any
+) -> AsyncIterator[House]:
     """A tracker and an edge in `folder`, which have published `film` already, if one is named."""
     if film is not None:
         for name in ("tracker", "edge"):
@@ -213,7 +215,7 @@ async def open_house(folder: Path, film: Published | None = None, **edge: Any) -
     with alone(), trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             house = House(folder, nursery)
-            await house.start_tracker()
+            await house.start_tracker(bittorrent=bittorrent)
             await house.start_edge(**edge)
             yield house
             nursery.cancel_scope.cancel()

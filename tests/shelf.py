@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from peer import m3u8
 from peer.player import serve_player
-from peer.titles import JSON, Reader
+from peer.titles import JSON
 from shared.core.entries import entry_of
 from shared.core.errors import PenstockError, Reason, Refused
 from shared.core.ids import InfoHash, Mode, TitleId
@@ -27,6 +27,7 @@ from shared.core.merkle import layer_of_file
 from shared.core.messages import Entry
 from shared.core.segments import Media, lay_out
 from shared.core.shape import PIECE_BYTES
+from shared.file_response import Reader
 
 TITLE = "Mill race, 12 seconds"
 

@@ -18,7 +18,7 @@ from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_po
 from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
-from shared.node import Introduction, open_node
+from shared.node import Introduction, Node, open_node
 from shared.own_address import reachable
 from tracker import region_file
 from tracker.config import TrackerConfig
@@ -29,6 +29,8 @@ from tracker.office import Office
 from tracker.portal import Portal
 from tracker.redirect_log import RedirectLog
 from tracker.store import open_store
+from tracker.torrent_files import TorrentFiles
+from tracker.torrent_portal import MAX_OF_ADDRESS, TorrentPortal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,11 @@ class Ready:
 
     address: Address
     api: HostPort
+    bittorrent: HostPort | None = None
 
     def __str__(self) -> str:
-        return f"tracker ready {self.address} api http://{self.api}"
+        torrents = "" if self.bittorrent is None else f" bittorrent http://{self.bittorrent}"
+        return f"tracker ready {self.address} api http://{self.api}{torrents}"
 
 
 async def serve(
@@ -76,9 +80,9 @@ async def _serve(
             ) as node,
             office.open(node.pump),
             _open_portal(config, core, tracker, office) as api,
-            _open_torrents(config, core),
+            _open_torrents(config, core, node) as torrents,
         ):
-            task_status.started(Ready(tracker, api))
+            task_status.started(Ready(tracker, api, torrents))
             await trio.sleep_forever()
 
 
@@ -103,19 +107,22 @@ async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[Red
 
 
 @asynccontextmanager
-async def _open_torrents(config: TrackerConfig, core: Tracker) -> AsyncIterator[None]:
-    """Lets stock BitTorrent clients announce titles that are for everybody, where that is wanted."""
+async def _open_torrents(config: TrackerConfig, core: Tracker, node: Node) -> AsyncIterator[HostPort | None]:
+    """Lets stock BitTorrent clients in to titles that are for everybody, where that is wanted."""
     if config.bittorrent is None:
-        yield
+        yield None
         return
     from tracker.torrent_door import open_torrent_door  # with numpy's generators, which few trackers need
 
-    async with (
-        open_torrent_door(parse_host_port(config.bittorrent), "tracker.bittorrent") as door,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(door.follow, core.open_torrents)
-        yield
+    setting, at = "tracker.bittorrent", parse_host_port(config.bittorrent)
+    async with open_torrent_door(at, setting) as door, trio.open_nursery() as nursery:
+        public = None if config.public is None else HostPort(parse_host_port(config.public).host, door.port)
+        portal = TorrentPortal(core, door.core.torrents, TorrentFiles(core, node), public)
+        await nursery.start(
+            partial(web.serve, portal.app(), at.host, door.port, what=setting, max_of_address=MAX_OF_ADDRESS)
+        )
+        nursery.start_soon(door.follow, core.open_titles.torrents)
+        yield public or reachable(HostPort(at.host, door.port))
         nursery.cancel_scope.cancel()
 
 
@@ -154,6 +161,7 @@ def _settings(config: TrackerConfig) -> TrackerSettings:
         edges=config.edge_ids(),
         open_to_edges=config.open_to_edges,
         log_redirects=config.redirect_log is not None,
+        bittorrent=config.bittorrent is not None,
     )
 
 

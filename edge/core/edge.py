@@ -23,11 +23,13 @@ from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import Address, HostPort, InfoHash, NodeId
 from shared.core.manifest import Manifest
 from shared.core.messages import (
+    AskOpen,
     Evict,
     Gone,
     Have,
     HaveMore,
     Hello,
+    IsOpen,
     Join,
     Leave,
     Load,
@@ -40,6 +42,7 @@ from shared.core.messages import (
     Schedule,
     Upload,
     UploadState,
+    WebSeed,
 )  # fmt: skip
 from shared.core.rates import Rates
 from shared.core.seeding import Seeding, SeedingStatistics
@@ -105,6 +108,7 @@ class Edge:
         self._publishers: set[NodeId] = set()
         self._workers: set[int] = set()
         self._elsewhere: dict[NodeId, int] = {}  # publishers connected to a worker, and to which
+        self._web_seed_port = 0
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._rates = Rates(0, 0, 0, 0, 0)
@@ -137,6 +141,18 @@ class Edge:
         renditions = (rendition_of(manifest),)
         message = Register(request, manifest.title_id, manifest.title, renditions)
         self.link.ask(request, message)
+        return request
+
+    def open_web_seed(self, port: int) -> None:
+        """There is a door for stock clients; the tracker hears of it, now and whenever it comes back."""
+        self._web_seed_port = port
+        if self.link.up and port:
+            self._actions.append(Send(self.link.tracker.node, WebSeed(port)))
+
+    def ask_open(self, infohash: InfoHash) -> int:
+        """Asks whether a rendition is for everybody; an Answer with this number follows."""
+        request = self.link.new_request()
+        self.link.ask(request, AskOpen(request, infohash))
         return request
 
     def say(self, node: NodeId, message: UploadState | Refusal) -> None:
@@ -242,7 +258,7 @@ class Edge:
                 self.seeding.leave(message, sender)
             case Upload():
                 self._upload(message, sender, self._at[sender])
-            case Schedule() | Registered() | Refusal() if sender == self.link.tracker.node:
+            case Schedule() | Registered() | IsOpen() | Refusal() if sender == self.link.tracker.node:
                 self._take_tracker(message, now)
             case Place() | Evict() if sender == self.link.tracker.node:
                 self.orders.take(message, now)
@@ -259,12 +275,13 @@ class Edge:
             detail = "your node id is not in the edge's `publishers` setting"
             self.say(sender, Refusal(message.request, Reason.NOT_ALLOWED, detail))
 
-    def _take_tracker(self, message: Schedule | Registered | Refusal, now: float) -> None:
+    def _take_tracker(self, message: Schedule | Registered | IsOpen | Refusal, now: float) -> None:
         if isinstance(message, Schedule):
             self.seeding.announce_seconds = float(message.announce_seconds)
             self._report_seconds = float(message.report_seconds)
             self._report_at = now + self._rng.random() * self._report_seconds
             self._say_load(now)
+            self.open_web_seed(self._web_seed_port)
         elif not self.link.answered(message.request, message):
             raise ProtocolError(Reason.UNEXPECTED, "an answer to nothing")
 

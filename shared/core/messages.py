@@ -50,6 +50,9 @@ from shared.core.records import Share as Share
 from shared.core.records import Source as Source
 from shared.core.records import Use as Use
 from shared.core.records import Why as Why
+from shared.core.web_seed_messages import AskOpen as AskOpen
+from shared.core.web_seed_messages import IsOpen as IsOpen
+from shared.core.web_seed_messages import WebSeed as WebSeed
 
 PROTOCOL_VERSION = 1
 ALPN = "penstock/1"
@@ -340,7 +343,7 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
-    | Load | Place | Placed | Evict
+    | Load | Place | Placed | Evict | WebSeed | AskOpen | IsOpen
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__

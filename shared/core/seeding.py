@@ -197,13 +197,14 @@ class Seeding:
     # -- requests ---------------------------------------------------------------------------
 
     def may_read_manifest(self, infohash: InfoHash, node: NodeId) -> Reason:
-        """Manifests go to guests only. NONE is yes."""
+        """Manifests go to guests, and to the tracker, which lets guests in. NONE is yes."""
         holding = self.holdings.get(infohash)
         if holding is None:
             return Reason.UNKNOWN_TITLE
         if not self.sharing:
             return Reason.NOT_SHARING
-        return Reason.NONE if node in holding.guests else Reason.TICKET_INVALID
+        welcome = node in holding.guests or node == self.tracker
+        return Reason.NONE if welcome else Reason.TICKET_INVALID
 
     def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
         """A piece request of `size` bytes arrived; Serve or Decline follows for `number`."""

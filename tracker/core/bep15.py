@@ -18,7 +18,6 @@ answered alone: a numpy operation costs as much for one datagram as for fifty.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -29,16 +28,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from tracker.core.torrent_peers import HASH_BYTES, TorrentPeers, seen
+from tracker.core.torrents import EXPIRY_SECONDS, INTERVAL_SECONDS, TOO_MANY, UNKNOWN, WANTED, Torrents
 
 EPOCH_SECONDS = 120.0  # an id is good for one to two of these (BEP 15)
-INTERVAL_SECONDS = 1800
-EXPIRY_SECONDS = 2.5 * INTERVAL_SECONDS
-WANTED = 30  # peers in an answer, at most
 MAX_SCRAPED = 50  # torrents of one scrape that are answered
 FEW = 40  # in a smaller batch most are answered one by one
 MAX_KNOWN_IDS = 4096
 DRAWN_AHEAD = 256
-UNKNOWN, TOO_MANY, CONNECT = "unknown torrent", "too many peers", "connect again"
+CONNECT = "connect again"
 
 _CONNECT, _ANNOUNCE, _SCRAPE, _ERROR = range(4)
 _ACTIONS = [np.frombuffer(action.to_bytes(4, "big"), np.uint8) for action in range(4)]
@@ -105,18 +102,14 @@ class Bep15:
         self._epoch = -1
         self._seal = self._last_seal = self._cipher(0)
         self._known_ids: dict[bytes, bytes] = {}  # of this epoch
-        self._numbers: dict[bytes, int] = {}
-        self._completed = array("q")
-        self._four, self._sixteen = TorrentPeers(6, max_peers), TorrentPeers(18, max_peers)
+        self.torrents = Torrents(max_peers)
+        self._numbers = self.torrents.numbers
+        self._four, self._sixteen = self.torrents.four, self.torrents.six
         self._counts = dict.fromkeys(("connects", "announces", "scrapes", "refusals", "ignored"), 0)
 
     def know(self, torrent: bytes) -> None:
         """A torrent that may be announced: its 20 bytes (BEP 52 cuts a v2 infohash)."""
-        if torrent not in self._numbers:
-            number = self._numbers[torrent] = len(self._numbers)
-            for peers in (self._four, self._sixteen):
-                peers.make_room(number + 1)
-            self._completed.append(0)
+        self.torrents.know(torrent)
 
     def answer(self, batch: Batch, now: float) -> None:
         """Writes answers and their lengths."""
@@ -133,7 +126,7 @@ class Bep15:
 
     def expire(self, now: float) -> int:
         """Forgets some of the peers that fell silent; how many."""
-        return self._four.expire(int(now)) + self._sixteen.expire(int(now))
+        return self.torrents.expire(now)
 
     def statistics(self) -> TorrentStatistics:
         """A snapshot for screens."""
@@ -265,7 +258,7 @@ class Bep15:
             peers.remove(key)
             return True
         if event == _COMPLETED:
-            self._completed[number] += 1
+            self.torrents.completed[number] += 1
         return peers.put(number, key, is_seeder, expires)
 
     def _tell(self, peers: TorrentPeers, batch: Batch, rows: Any, said: Bytes, numbers: Numbers) -> None:
@@ -291,11 +284,10 @@ class Bep15:
         said = batch.received[row, _CONNECT_BYTES : _CONNECT_BYTES + asked * HASH_BYTES].tobytes()
         found = np.zeros((asked, 3), ">u4")
         for at in range(asked):
-            number = self._numbers.get(said[at * HASH_BYTES : (at + 1) * HASH_BYTES])
-            if number is not None:
-                seeders = self._four.seeders[number] + self._sixteen.seeders[number]
-                count = self._four.counts[number] + self._sixteen.counts[number]
-                found[at] = seeders, self._completed[number], count - seeders
+            torrent = said[at * HASH_BYTES : (at + 1) * HASH_BYTES]
+            if torrent in self._numbers:
+                counts = self.torrents.counts(torrent)
+                found[at] = counts.seeders, counts.completed, counts.leechers
         batch.answers[row, 0:4] = _ACTIONS[_SCRAPE]
         batch.answers[row, 8 : 8 + found.nbytes] = found.view(np.uint8).ravel()
         batch.lengths[row] = 8 + found.nbytes

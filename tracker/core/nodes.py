@@ -22,6 +22,7 @@ class Node:
     heard_at: float
     report: Report | None = None
     stated_region: str = ""  # what it says itself; the tracker believes its own table first
+    web_seed_port: int = 0  # of an edge that serves stock clients
     regions: object = None  # the table that `region` was looked up in
 
 

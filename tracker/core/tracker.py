@@ -7,7 +7,7 @@ shell says that the database has it (`stored`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +19,7 @@ from shared.core.errors import Reason, Refused
 from shared.core.ids import HostPort, InfoHash, Kind, Mode, NodeId, TitleId
 from shared.core.messages import (
     Announce,
+    AskOpen,
     Browse,
     Catalogue,
     Describe,
@@ -35,12 +36,14 @@ from shared.core.messages import (
     Report,
     Schedule,
     Source,
+    WebSeed,
 )  # fmt: skip
 from tracker.core import nodes, redirect
 from tracker.core.content import Content
 from tracker.core.edges import Edges
 from tracker.core.groups import Groups
 from tracker.core.nodes import Node, Totals
+from tracker.core.open_titles import OpenTitles
 from tracker.core.placement import Hint, Order, PlacementStatistics
 from tracker.core.redirect import Answer, Question, Viewer
 from tracker.core.regions import RegionTable
@@ -64,6 +67,7 @@ class TrackerSettings:
     edges: frozenset[NodeId] = frozenset()
     open_to_edges: bool = False  # any edge may register titles
     log_redirects: bool = False
+    bittorrent: bool = False  # stock clients may have what is for everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class Tracker:
         self.titles = Titles(entries)
         self.groups = Groups()
         self.usage = Usage(self.titles)
+        self.open_titles = OpenTitles(self.titles, self.groups, settings.bittorrent)
         self.content = Content(self.edges, self.titles, self.swarms)
         self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
         self._regions = RegionTable()
@@ -207,6 +212,10 @@ class Tracker:
                 self._describe(message, node)
             case Register():
                 self._register(message, node)
+            case WebSeed():
+                node.web_seed_port = message.port
+            case AskOpen():
+                self._send(node.id, self.open_titles.answer(message))
             case Placed():
                 if not self.content.placement.placed(node.id, message, now):
                     raise Refused(Reason.UNEXPECTED, f"there is no order {message.order} for this edge")
@@ -344,12 +353,15 @@ class Tracker:
         """The title a swarm belongs to."""
         return self.titles.title_of(infohash)
 
-    def open_torrents(self) -> Iterator[bytes]:
-        """What BitTorrent calls the renditions that everybody may have: 20 bytes of each infohash."""
-        for entry in self.entries.values():
-            if self.groups.is_open(entry.title_id):
-                for rendition in entry.renditions:
-                    yield rendition.infohash[:20]
+    def edges_with(self, infohash: InfoHash) -> frozenset[NodeId]:
+        """The edges that hold all of a rendition."""
+        swarm = self.swarms.swarms.get(infohash)
+        return self.swarms.edges_with(swarm) if swarm else frozenset()
+
+    def web_seeds(self, infohash: InfoHash) -> list[HostPort]:
+        """The HTTP doors of edges that hold a rendition."""
+        known = map(self.nodes.get, sorted(self.edges_with(infohash)))
+        return [HostPort(node.at.host, node.web_seed_port) for node in known if node and node.web_seed_port]
 
     def statistics(self) -> TrackerStatistics:
         """A snapshot for the API."""
