@@ -16,11 +16,14 @@ import trio
 
 import tracker.server
 from edge import web_seed
+from edge.config import EdgeConfig
 from edge.core.open_renditions import CLOSED_SECONDS, OpenRenditions
 from shared.core import bencode
-from shared.core.errors import Reason
+from shared.core.errors import LocalError, Reason
 from shared.core.ids import InfoHash
 from shared.core.messages import IsOpen, Refusal
+from shared.core.units import Rate
+from shared.file_response import PART_BYTES
 from tests.node_parts import LOOPBACK, House, Published, open_house, published_once
 from tracker.core import open_titles
 from tracker.core.tracker import Tracker
@@ -80,8 +83,8 @@ async def doors(folder: Path, film: Published, **edge: Any) -> AsyncIterator[Doo
         httpx2.AsyncClient(trust_env=False, timeout=20) as client,
     ):
         made = Doors(house, film, client)
-        (folder,) = (await made.torrent())[b"url-list"]
-        made.seed = folder.decode() + quote(film.manifest.name)
+        (url,) = (await made.torrent())[b"url-list"]
+        made.seed = url.decode() + quote(film.manifest.name)
         yield made
 
 
@@ -275,10 +278,20 @@ async def test_what_clients_take_is_counted(tmp_path: Path, film: Published, cor
         assert report.up_rate > 0
 
 
+async def test_the_lead_of_an_edge_with_workers_serves_it(tmp_path: Path, film: Published) -> None:
+    async with doors(tmp_path, film, workers=2) as there:
+        assert (await there.get()).content == film.data
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(LocalError, match="http_rate: must be more than 0"):
+        EdgeConfig(http_rate=Rate(0))
+
+
 async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
     """What two clients took together is within the rate and its burst, and neither has much more."""
     rate = len(film.data) / 2
-    burst = max(2 * web_seed.PART_BYTES, rate / 10)
+    burst = max(2 * PART_BYTES, rate / 10)
     async with doors(tmp_path, film, http_rate=rate) as there:
         taken = [0, 0]
         began = trio.current_time()
@@ -294,7 +307,7 @@ async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
                 nursery.start_soon(take, 1)
         passed = trio.current_time() - began
         assert sum(taken) <= rate * passed + burst
-        assert abs(taken[0] - taken[1]) <= 2 * web_seed.PART_BYTES
+        assert abs(taken[0] - taken[1]) <= 2 * PART_BYTES
 
 
 def test_nothing_is_open_that_was_not_said_to_be() -> None:
