@@ -176,7 +176,14 @@ async def test_paths_that_are_not_ours_are_not_found(tmp_path: Path, film: Publi
             assert (await there.get(path=root + path)).status_code == 404, path
         for garbage in ("%ff%fe", "%zz", "%"):
             assert (await there.get(path=f"{root}/seed/{infohash}/{garbage}")).status_code == 400
-        for path in ("/", "/api/v1/overview", "/api/v1/nodes", "/healthz", f"/torrents/{'0' * 64}.torrent"):
+        names = ("0" * 64, "0" * 32, "g" * 32, "", "a" * 5000, "..%2f" + infohash)
+        for path in (
+            "/",
+            "/api/v1/overview",
+            "/api/v1/nodes",
+            "/healthz",
+            *(f"/torrents/{name}.torrent" for name in names),
+        ):
             assert (await there.get(path=there.at + path)).status_code == 404, path
         assert (await there.client.post(there.seed)).status_code == 405
         flood = {f"X-{number}": "y" * 500 for number in range(400)}
