@@ -24,6 +24,7 @@ from shared.core.ids import InfoHash
 from shared.core.messages import IsOpen, Refusal
 from shared.core.units import Rate
 from shared.file_response import PART_BYTES
+from shared.setting_types import HostPortText
 from tests.node_parts import LOOPBACK, House, Published, open_house, published_once
 from tracker.core import open_titles
 from tracker.core.tracker import Tracker
@@ -118,6 +119,31 @@ async def test_the_torrent_is_the_manifest_with_doors(tmp_path: Path, film: Publ
             [f"{there.at}/announce".encode()],
         ]
         assert urlsplit(there.seed).path == f"/seed/{film.infohash.hex()}/{film.manifest.name}"
+
+
+async def test_one_port_answers_both_ip_versions_over_tcp(tmp_path: Path, film: Published) -> None:
+    """Each client is told of both, and the .torrent names the address that its asker came to."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    six, four = "[::1]", "127.0.0.1"
+    async with (
+        open_house(tmp_path, film, bittorrent=HostPortText("[::]:0")) as house,
+        httpx2.AsyncClient(trust_env=False, timeout=20) as client,
+    ):
+        assert house.tracker.ready.bittorrent is not None
+        port = house.tracker.ready.bittorrent.port
+        asked = f"announce?info_hash={quote(film.infohash[:20])}&left=1&ip=192.0.2.1&port="
+        await client.get(f"http://{six}:{port}/{asked}66")
+        told: Any = bencode.loads((await client.get(f"http://{four}:{port}/{asked}44")).content)
+        assert told[b"peers"] == bytes([127, 0, 0, 1, 0, 44])
+        assert told[b"peers6"] == bytes(15) + bytes([1, 0, 66])
+        for host in (six, four):
+            path = f"torrents/{film.infohash.hex()}.torrent"
+            while (answer := await client.get(f"http://{host}:{port}/{path}")).status_code != 200:  # noqa: ASYNC110
+                await trio.sleep(0.05)  # until the edge is there
+            torrent: Any = bencode.loads(answer.content, max_bytes=1 << 22)
+            assert torrent[b"announce"] == f"udp://{host}:{port}/announce".encode()
+            assert torrent[b"url-list"] == [], "the edge has no door"
 
 
 async def test_ranges_are_exact(tmp_path: Path, film: Published) -> None:
