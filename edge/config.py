@@ -132,7 +132,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         self.publisher_ids()
-        if self.http_rate == 0:
+        if self.http_rate is not None and not self.http_rate > 0:
             raise LocalError("http_rate: must be more than 0; leave `http` out to give stock clients nothing")
 
     def publisher_ids(self) -> frozenset[NodeId]:

@@ -16,11 +16,15 @@ import trio
 
 import tracker.server
 from edge import web_seed
+from edge.config import EdgeConfig
 from edge.core.open_renditions import CLOSED_SECONDS, OpenRenditions
 from shared.core import bencode
-from shared.core.errors import Reason
+from shared.core.errors import LocalError, Reason
 from shared.core.ids import InfoHash
 from shared.core.messages import IsOpen, Refusal
+from shared.core.units import Rate
+from shared.file_response import PART_BYTES
+from shared.setting_types import HostPortText
 from tests.node_parts import LOOPBACK, House, Published, open_house, published_once
 from tracker.core import open_titles
 from tracker.core.tracker import Tracker
@@ -80,8 +84,8 @@ async def doors(folder: Path, film: Published, **edge: Any) -> AsyncIterator[Doo
         httpx2.AsyncClient(trust_env=False, timeout=20) as client,
     ):
         made = Doors(house, film, client)
-        (folder,) = (await made.torrent())[b"url-list"]
-        made.seed = folder.decode() + quote(film.manifest.name)
+        (url,) = (await made.torrent())[b"url-list"]
+        made.seed = url.decode() + quote(film.manifest.name)
         yield made
 
 
@@ -115,6 +119,31 @@ async def test_the_torrent_is_the_manifest_with_doors(tmp_path: Path, film: Publ
             [f"{there.at}/announce".encode()],
         ]
         assert urlsplit(there.seed).path == f"/seed/{film.infohash.hex()}/{film.manifest.name}"
+
+
+async def test_one_port_answers_both_ip_versions_over_tcp(tmp_path: Path, film: Published) -> None:
+    """Each client is told of both, and the .torrent names the address that its asker came to."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    six, four = "[::1]", "127.0.0.1"
+    async with (
+        open_house(tmp_path, film, bittorrent=HostPortText("[::]:0")) as house,
+        httpx2.AsyncClient(trust_env=False, timeout=20) as client,
+    ):
+        assert house.tracker.ready.bittorrent is not None
+        port = house.tracker.ready.bittorrent.port
+        asked = f"announce?info_hash={quote(film.infohash[:20])}&left=1&ip=192.0.2.1&port="
+        await client.get(f"http://{six}:{port}/{asked}66")
+        told: Any = bencode.loads((await client.get(f"http://{four}:{port}/{asked}44")).content)
+        assert told[b"peers"] == bytes([127, 0, 0, 1, 0, 44])
+        assert told[b"peers6"] == bytes(15) + bytes([1, 0, 66])
+        for host in (six, four):
+            path = f"torrents/{film.infohash.hex()}.torrent"
+            while (answer := await client.get(f"http://{host}:{port}/{path}")).status_code != 200:  # noqa: ASYNC110
+                await trio.sleep(0.05)  # until the edge is there
+            torrent: Any = bencode.loads(answer.content, max_bytes=1 << 22)
+            assert torrent[b"announce"] == f"udp://{host}:{port}/announce".encode()
+            assert torrent[b"url-list"] == [], "the edge has no door"
 
 
 async def test_ranges_are_exact(tmp_path: Path, film: Published) -> None:
@@ -173,7 +202,14 @@ async def test_paths_that_are_not_ours_are_not_found(tmp_path: Path, film: Publi
             assert (await there.get(path=root + path)).status_code == 404, path
         for garbage in ("%ff%fe", "%zz", "%"):
             assert (await there.get(path=f"{root}/seed/{infohash}/{garbage}")).status_code == 400
-        for path in ("/", "/api/v1/overview", "/api/v1/nodes", "/healthz", f"/torrents/{'0' * 64}.torrent"):
+        names = ("0" * 64, "0" * 32, "g" * 32, "", "a" * 5000, "..%2f" + infohash)
+        for path in (
+            "/",
+            "/api/v1/overview",
+            "/api/v1/nodes",
+            "/healthz",
+            *(f"/torrents/{name}.torrent" for name in names),
+        ):
             assert (await there.get(path=there.at + path)).status_code == 404, path
         assert (await there.client.post(there.seed)).status_code == 405
         flood = {f"X-{number}": "y" * 500 for number in range(400)}
@@ -275,10 +311,20 @@ async def test_what_clients_take_is_counted(tmp_path: Path, film: Published, cor
         assert report.up_rate > 0
 
 
+async def test_the_lead_of_an_edge_with_workers_serves_it(tmp_path: Path, film: Published) -> None:
+    async with doors(tmp_path, film, workers=2) as there:
+        assert (await there.get()).content == film.data
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(LocalError, match="http_rate: must be more than 0"):
+        EdgeConfig(http_rate=Rate(0))
+
+
 async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
     """What two clients took together is within the rate and its burst, and neither has much more."""
     rate = len(film.data) / 2
-    burst = max(2 * web_seed.PART_BYTES, rate / 10)
+    burst = max(2 * PART_BYTES, rate / 10)
     async with doors(tmp_path, film, http_rate=rate) as there:
         taken = [0, 0]
         began = trio.current_time()
@@ -294,7 +340,7 @@ async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
                 nursery.start_soon(take, 1)
         passed = trio.current_time() - began
         assert sum(taken) <= rate * passed + burst
-        assert abs(taken[0] - taken[1]) <= 2 * web_seed.PART_BYTES
+        assert abs(taken[0] - taken[1]) <= 2 * PART_BYTES
 
 
 def test_nothing_is_open_that_was_not_said_to_be() -> None:

@@ -1,7 +1,7 @@
 """BitTorrent's HTTP door, for stock clients and titles that are for everybody.
 
     /announce, /scrape                  see `tracker.core.http_announce`
-    /torrents/INFOHASH.torrent          64 hexadecimal digits: a rendition as a .torrent (BEP 52)
+    /torrents/INFOHASH.torrent          a rendition as a .torrent (BEP 52); with a title's id, its best one
 
 It has its own port and nothing of the API. Clients are believed to be where their request comes from.
 """
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from shared import clock
 from shared.core.errors import LocalError, ProtocolError, Refused
-from shared.core.ids import HostPort, InfoHash, parse_infohash
+from shared.core.ids import TITLE_ID_BYTES, HostPort, InfoHash, parse_infohash, parse_title_id
 from tracker.core import http_announce, torrent_file
 from tracker.core.torrents import Torrents
 from tracker.core.tracker import Tracker
@@ -47,7 +47,7 @@ class TorrentPortal:
             routes=[
                 Route("/announce", self._announce),
                 Route("/scrape", self._scrape),
-                Route("/torrents/{infohash}.torrent", self._torrent),
+                Route("/torrents/{name}.torrent", self._torrent),
             ],
             exception_handlers={HTTPException: _refuse},
         )
@@ -67,19 +67,26 @@ class TorrentPortal:
         )
 
     async def _torrent(self, request: Request) -> Response:
-        infohash = _infohash(request)
         try:
+            infohash = self._infohash(request.path_params["name"])
             entry = self.core.open_titles.entry(infohash)
             manifest = await self.files.manifest(infohash, entry.signer)
             self.core.open_titles.entry(infohash)  # it may have been closed meanwhile
         except Refused as refusal:
             raise HTTPException(404, refusal.detail) from None
+        except LocalError as error:
+            raise HTTPException(404, str(error)) from None
         seeds = [torrent_file.web_seed_url(door, infohash) for door in self.core.web_seeds(infohash)]
         body = await trio.to_thread.run_sync(
             torrent_file.build, manifest, torrent_file.announce_urls(self._reached_at(request)), seeds
         )
         name = {"Content-Disposition": f'attachment; filename="{infohash.hex()}.torrent"'}
         return Response(body, media_type=TORRENT_TYPE, headers={"Cache-Control": "no-store", **name})
+
+    def _infohash(self, name: str) -> InfoHash:
+        if len(name) == 2 * TITLE_ID_BYTES:
+            return self.core.open_titles.best_of(parse_title_id(name))
+        return parse_infohash(name)
 
     def _reached_at(self, request: Request) -> HostPort:
         if self.at is not None:
@@ -92,13 +99,6 @@ class TorrentPortal:
 def _query(request: Request) -> http_announce.Query:
     raw: bytes = request.scope["query_string"]  # Starlette would read it as text
     return http_announce.parse_query(raw)
-
-
-def _infohash(request: Request) -> InfoHash:
-    try:
-        return parse_infohash(request.path_params["infohash"])
-    except LocalError as error:
-        raise HTTPException(404, str(error)) from None
 
 
 def _bencoded(answer: Callable[[], bytes]) -> Response:

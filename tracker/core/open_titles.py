@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.core.errors import Reason, Refused
-from shared.core.ids import InfoHash
+from shared.core.ids import InfoHash, TitleId
 from shared.core.messages import AskOpen, Entry, IsOpen
 from tracker.core.groups import Groups
 from tracker.core.titles import Titles
@@ -34,8 +34,15 @@ class OpenTitles:
         """The title of an open rendition. Raises Refused: what is kept to groups is not known either."""
         entry = self.titles.title_of(infohash) if self.has_door else None
         if entry is None or not self.groups.is_open(entry.title_id):
-            raise Refused(Reason.UNKNOWN_TITLE, "no title of this infohash is for everybody here")
+            raise Refused(Reason.UNKNOWN_TITLE, "there is no such title for everybody here")
         return entry
+
+    def best_of(self, title_id: TitleId) -> InfoHash:
+        """The best rendition of an open title. Raises Refused as `entry`."""
+        known = self.titles.entries.get(title_id)
+        infohash = known.renditions[0].infohash if known else InfoHash(b"")
+        self.entry(infohash)
+        return infohash
 
     def answer(self, message: AskOpen) -> IsOpen:
         """To an edge that is asked for a rendition over HTTP. Raises Refused."""
