@@ -24,7 +24,13 @@ from shared.core.ids import Address, HostPort, InfoHash, Kind, NodeId
 from shared.core.manifest import Manifest
 from shared.core.messages import Message, Place, Placed, Schedule, Source, Why
 from tests.tracker_parts import KEY, NOW, TRACKER_ID, hello, node
+from tests.world_parts import film
 
+FILM, _ = film(20)
+OTHER, _ = film(12)
+THIRD, _ = film(16)
+TOTAL = FILM.piece_count
+ANN = node("ann")
 DELAY = 0.02
 DIAL_SECONDS = 5.0
 AT = HostPort("192.0.2.1", 4431)
@@ -266,3 +272,13 @@ class Edges:
         if host.asked.pop(number, None) is not None:
             host.core.orders.chunk_ended(number, reason, self.now)
             self.pump(host)
+
+
+def world(**origin: Any) -> tuple[Edges, Host, Host]:
+    """An origin that holds the film, and an edge that does not."""
+    edges = Edges(FILM, OTHER, THIRD)
+    return edges, edges.edge("origin", FILM, OTHER, **origin), edges.edge("edge")
+
+
+def is_whole(host: Host) -> bool:
+    return host.disk.get(FILM.infohash) == set(range(TOTAL))

@@ -7,7 +7,7 @@ shell says that the database has it (`stored`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -321,7 +321,7 @@ class Tracker:
             self._expire_at = now if more else now + EXPIRE_EVERY_SECONDS
         self._carry(self.content.placement.step(now), now)
 
-    def _carry(self, decisions: list[Order | Hint], now: float) -> None:
+    def _carry(self, decisions: Sequence[Order | Hint], now: float) -> None:
         for decision in decisions:
             message = self.content.say(decision, self._ticket(decision.edge, decision.infohash, now))
             if message is not None:
