@@ -23,7 +23,7 @@ LEAST_LEAD_SECONDS = 900.0
 MOST_LEAD_SECONDS = 7 * 86400.0
 SAFETY = 2.0
 LEAST_SPARE = 0.1  # of a line is taken for copies even while it looks full
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 15.0  # a round of placement follows while a plan is under way: edges come and go
 RELEASED_SECONDS = 86400.0  # after the release a plan is over; its heat is 1/3000 by then
 
 
@@ -73,18 +73,17 @@ class Plans:
         return self._look_at if self.open else float("inf")
 
     def handle_timer(self, now: float) -> bool:
-        """Injects planned heat anew; whether there is heat that was not there before."""
+        """Injects planned heat anew; whether placement should look at once, because a plan is under way."""
         if now < self._look_at:
             return False
         self._look_at = now + LOOK_SECONDS
-        known = len(self._begun)
         for plan in list(self.open.values()):
             if now > plan.release_at + RELEASED_SECONDS:
                 self.cancel(plan.title_id)
                 self._over.append(plan)
             elif plan.release_at - now < MOST_LEAD_SECONDS:
                 self._inject(plan, now)
-        return len(self._begun) > known
+        return any(now < self.open[title_id].release_at for title_id in self._begun)
 
     def _inject(self, plan: Plan, now: float) -> None:
         hashes = tuple(self._hashes(plan.title_id))
