@@ -13,6 +13,7 @@ answer can be replayed and argued about.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -174,6 +175,11 @@ def choose(field: Field, question: Question, rng: Dice, now: float) -> Answer:
     first = picked[0][0]
     field.edges.promise(states[first], wanted)
     return Answer(tuple(choices), connections, weighed, None if edges[first].holds else states[first].node)
+
+
+def choose_many(field: Field, questions: Sequence[Question], rng: Dice, now: float) -> list[Answer]:
+    """`choose` for all that came with one wake-up: an answer each, in the order of the questions."""
+    return [choose(field, question, rng, now) for question in questions]
 
 
 def _choices(found: Candidates, order: list[int]) -> list[Choice]:
