@@ -22,7 +22,7 @@ from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_title_id
 from shared.web_guards import LocalOnly
 from tracker import page, placement_view, views
-from tracker.core.redirect import Trace
+from tracker.core.answers import Trace
 from tracker.core.tracker import Tracker
 
 DEFAULT_LIMIT = 100

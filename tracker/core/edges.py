@@ -8,7 +8,7 @@ it can send, and an edge that comes or goes moves only its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import log
 
@@ -40,6 +40,10 @@ class EdgeState:
     draining: bool = False
     reported_at: float | None = None  # None: it never spoke of load
     skew_seconds: float = 0.0
+    name: str = field(init=False)  # the id in hexadecimal
+
+    def __post_init__(self) -> None:
+        self.name = self.node.hex()
 
     @property
     def takes_orders(self) -> bool:
