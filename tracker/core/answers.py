@@ -96,27 +96,24 @@ class Wave:
     found: Candidates
     ranked: Ranked
     region_names: list[str]
-    views: list[EdgeView]  # these and the following for each question
-    dice: list[tuple[float, float]]
-    picked: list[list[tuple[int, Why]]]  # of its view, the first to be asked first
+    # For each question: the edges that it saw, the dice, and those that were picked, first first.
+    edges: list[tuple[EdgeView, tuple[float, float], list[tuple[int, Why]]]]
 
     def sources(self) -> Sources:
         """Everything that is to be told, for whoever writes many answers at once."""
         found, order = self.found, self.ranked.order
         count, peers_named = order.shape
         most = peers_named + EDGES_WANTED
-        at = order + np.arange(count)[:, None] * found.fit.shape[1]
+        at = found.flat(order)
         ids, numbers = np.empty((count, most), ID), np.empty((3, count, most), np.uint16)
         ids[:, :peers_named] = found.ids.take(at)
         for table, column in zip(numbers, (found.spare, found.why, found.regions), strict=True):
             table[:, :peers_named] = column.take(at)
-        edges = np.array([len(picked) for picked in self.picked])
+        edges = np.array([len(picked) for _, _, picked in self.edges])
         rows = np.arange(count).repeat(edges)
         nth = np.arange(len(rows)) - (np.cumsum(edges) - edges).repeat(edges)
         columns = self.ranked.named.repeat(edges) + nth
-        chosen = [
-            (view, *one) for view, picked in zip(self.views, self.picked, strict=True) for one in picked
-        ]
+        chosen = [(view, n, why) for view, _, picked in self.edges for n, why in picked]
         ids[rows, columns] = np.frombuffer(b"".join([view.states[n].node for view, n, _ in chosen]), ID)
         numbers[0, rows, columns] = spare.HIGHEST
         numbers[1, rows, columns] = [WHY_NUMBERS[why] for _, _, why in chosen]
@@ -125,20 +122,19 @@ class Wave:
 
     def fetcher(self, row: int) -> NodeId | None:
         """The edge that was chosen and has yet to fetch the title."""
-        for place, _ in self.picked[row][:1]:
-            if not self.views[row].seen[place].holds:
-                return self.views[row].states[place].node
-        return None
+        view, _, picked = self.edges[row]
+        first = picked[0][0] if picked else None
+        return None if first is None or view.seen[first].holds else view.states[first].node
 
     def choices(self, row: int) -> tuple[Choice, ...]:
         """The sources of one answer, best first, edges last."""
         found, places = self.found, self.ranked.order[row, : self.ranked.named[row]]
         columns = (found.ids[row], found.spare[row], found.why[row])
         named = zip(*(column.take(places).tolist() for column in columns), strict=True)
-        view = self.views[row]
+        view, _, picked = self.edges[row]
         return tuple(
             [Choice(NodeId(node), level, WHYS[why]) for node, level, why in named]
-            + [Choice(view.states[n].node, spare.HIGHEST, why) for n, why in self.picked[row]]
+            + [Choice(view.states[n].node, spare.HIGHEST, why) for n, why in picked]
         )
 
 
@@ -171,7 +167,7 @@ class Answer:
 
     def trace(self) -> Trace:
         """The answer and its grounds in words."""
-        question, view = self.question, self.wave.views[self.row]
+        question, (view, dice, _) = self.question, self.wave.edges[self.row]
         return Trace(
             number=question.number,
             at=self.wave.at,
@@ -187,7 +183,7 @@ class Answer:
             edges=view.seen,
             replicas=view.replicas,
             fair_use=view.fair_use,
-            dice=self.wave.dice[self.row],
+            dice=dice,
             connections=self.connections,
             chosen=[(choice.node.hex(), choice.why) for choice in self.choices],
         )

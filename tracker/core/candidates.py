@@ -28,12 +28,14 @@ BITRATE_HEADROOM = 1.5  # connections must carry the film and catch up after a h
 FULL_PART = 0.75  # of its class left: one weaker than a connection is worth naming until it is promised
 WHYS = (Why.NEAR_PC, Why.NEAR_STB, Why.FAR_PC, Why.FAR_STB)  # best first
 RATES = np.array([spare.rate_of(level) for level in range(spare.HIGHEST + 1)])
+FULL_RATES = FULL_PART * RATES
 ID = np.dtype((np.void, NODE_ID_BYTES))
 
-_FULL, _LACKS = 8, 4  # beside the number of the reason
-_LEFT_BITS, _PLACE_BITS = 38, 12
-_MOST_LEFT = float((1 << _LEFT_BITS - 1) - 1)
-_UNFIT_BIT = 60
+# Sorting keys, from the right: place, what is left, reason, lacks, full, unfit.
+_PLACE_BITS = 12
+_MOST_LEFT = float((1 << 37) - 1)
+_WHY = 1 << 50
+_HOLDS, _FULL, _FIT = 4 * _WHY, 8 * _WHY, 16 * _WHY
 
 Vector = NDArray[Any]
 Table = NDArray[Any]  # a row for each question, an element for each of its candidates
@@ -65,17 +67,20 @@ class Candidates:
     holds: Table  # the stretch that is wanted, as far as we know
     why: Table  # places in WHYS
 
-    @property
     def left_rate(self) -> Table:
         """What each can still give."""
         left: Table = RATES.take(self.spare) - self.promised_rate
         return left
 
-    def full(self, each: Vector) -> Table:
+    def full(self, left: Table, each: Vector) -> Table:
         """Who would find a connection of `each` bytes per second too much after those sent before."""
-        rates = RATES.take(self.spare)
-        full: Table = rates - self.promised_rate < np.minimum(each[:, None], FULL_PART * rates)
+        full: Table = left < np.minimum(each[:, None], FULL_RATES.take(self.spare))
         return full
+
+    def flat(self, places: Table) -> Table:
+        """Places in rows as places in all of a table."""
+        flat: Table = places + (np.arange(len(places)) * self.fit.shape[1])[:, None]
+        return flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,10 @@ class PeerSeen(msgspec.Struct, frozen=True):
         """What it can still give."""
         return spare.rate_of(self.spare) - self.promised_rate
 
+    def is_full(self, each: float) -> bool:
+        """Whether a connection of `each` bytes per second is too much for it."""
+        return self.left_rate < min(each, FULL_PART * spare.rate_of(self.spare))
+
 
 def rank(found: Candidates, wanted: Vector, counts: Vector) -> Ranked:
     """Who is to be named, best first, at most `counts`; and the number of connections.
@@ -111,29 +120,32 @@ def rank(found: Candidates, wanted: Vector, counts: Vector) -> Ranked:
     may not, then near PCs, near boxes, far PCs, far boxes; among equals who has most left, to the
     byte, then who was drawn first. `wanted`: bytes per second that the viewer needs.
     """
-    fits = np.count_nonzero(found.fit, axis=1)
+    fits, left = _count(found.fit), found.left_rate()
     connections = _connections(found, fits, wanted)
     each = wanted / connections
-    full = found.full(each)
-    classes = found.why + _FULL * full + _LACKS * ~found.holds
-    left = np.clip(found.left_rate, -_MOST_LEFT, _MOST_LEFT).astype(np.int64)
+    full = found.full(left, each)
     # One number says it all, so that it can be sorted without looking elsewhere.
-    keys = (classes.astype(np.int64) << _LEFT_BITS) + (int(_MOST_LEFT) - left) << _PLACE_BITS
-    keys |= np.arange(keys.shape[1])
-    keys |= (~found.fit).astype(np.int64) << _UNFIT_BIT
+    keys = full * _FULL - found.holds * _HOLDS + found.why * _WHY + np.arange(left.shape[1])
+    keys -= np.maximum(left, -_MOST_LEFT).astype(np.int64) << _PLACE_BITS
+    keys -= found.fit * _FIT
     keys.sort(axis=1)
-    able = np.count_nonzero(found.fit & ~full, axis=1)
-    named = np.minimum(fits, np.minimum(counts, np.maximum(able, connections)))
-    most = int(named.max(initial=0))
+    named = np.minimum(np.minimum(counts, np.maximum(_count(found.fit > full), connections)), fits)
+    most = max(named.tolist())
     return Ranked(keys[:, :most] & (1 << _PLACE_BITS) - 1, named, connections, each)
+
+
+def _count(flags: Table) -> Vector:
+    """How many are true in each row."""
+    count: Vector = np.add.reduce(flags, axis=1)
+    return count
 
 
 def _connections(found: Candidates, fits: Vector, wanted: Vector) -> Vector:
     """How many sources to use at once: more where they are weak."""
-    together = (RATES.take(found.spare) * found.fit).sum(axis=1)
+    together = np.add.reduce(RATES.take(found.spare) * found.fit, axis=1)
     many = np.ceil(BITRATE_HEADROOM * wanted * fits / np.maximum(1.0, together))
-    connections: Vector = np.clip(many, FEWEST_CONNECTIONS, MOST_CONNECTIONS).astype(np.int64)
-    return connections
+    within: Vector = np.maximum(FEWEST_CONNECTIONS, np.minimum(MOST_CONNECTIONS, many)).astype(np.int64)
+    return within
 
 
 def gather(swarms: Swarms, asked: Asked, rng: Dice, tick: int) -> Candidates:
@@ -141,73 +153,66 @@ def gather(swarms: Swarms, asked: Asked, rng: Dice, tick: int) -> Candidates:
     have nothing left to give, as many again."""
     sizes = (2 * asked.counts).tolist()
     draws = list(map(Swarm.windows, asked.swarms, asked.regions, sizes, repeat(rng)))
-    drawn = [array("I") for _ in draws]
-    near = [0] * len(draws)
-    for place, size in enumerate(sizes):
-        near[place] = _draw(draws[place], drawn[place], size)
-    found = _seen(swarms, asked, drawn, near, tick)
-    able = found.fit & found.holds & ~found.full(asked.wanted / MOST_CONNECTIONS)
-    short = np.count_nonzero(able, axis=1) < 2 * asked.counts
-    more = [n for n in np.flatnonzero(short).tolist() if len(drawn[n]) >= sizes[n]]
+    drawn = list(map(_draw, draws, sizes))
+    found = _seen(swarms, asked, drawn, tick)
+    full = found.full(found.left_rate(), asked.wanted / MOST_CONNECTIONS)
+    able = _count((found.fit & found.holds) > full)
+    short = (able < 2 * asked.counts).nonzero()[0].tolist()
+    more = [n for n in short if len(drawn[n][0]) >= sizes[n]]
     if not more:
         return found
-    for place in more:
-        near[place] += _draw(draws[place], drawn[place], 2 * sizes[place])
-    return _seen(swarms, asked, drawn, near, tick)
+    for n in more:
+        places, near = _draw(draws[n], sizes[n])
+        drawn[n] = (drawn[n][0] + places, drawn[n][1] + near)
+    return _seen(swarms, asked, drawn, tick)
 
 
-def _draw(draws: Draws, drawn: array[int], size: int) -> int:
-    """Draws until there are `size`, or no more; how many of these are near."""
-    near = 0
+def _draw(draws: Draws, size: int) -> tuple[array[int], int]:
+    """Draws until there are `size`, or no more; and how many of these, the first, are near."""
+    drawn, near = array("I"), 0
     for window, is_near in draws:
-        drawn.extend(window)
+        drawn += window
         if is_near:
-            near += len(window)
+            near = len(drawn)
         if len(drawn) >= size:
             break
-    return near
+    return drawn, near
 
 
-def _seen(
-    swarms: Swarms, asked: Asked, drawn: Sequence[array[int]], near: Sequence[int], tick: int
-) -> Candidates:
-    """The drawn records, the first `near` of which are in their viewer's region."""
+def _seen(swarms: Swarms, asked: Asked, drawn: Sequence[tuple[array[int], int]], tick: int) -> Candidates:
+    """The drawn records, and what is known of whom they are of."""
     records, nodes = swarms.records, swarms.nodes
-    places = _table(drawn)
-    far = np.arange(places.shape[1]) >= np.array(near)[:, None]
+    places = _table([row for row, _ in drawn])
+    far = np.arange(places.shape[1]) >= np.array([near for _, near in drawn])[:, None]
     rows = seen(records.node).take(places).astype(np.intp)
     kinds = seen(nodes.kind).take(rows)
     is_box = kinds == KIND_ORDER[1]
+    fit = (is_box | (kinds == KIND_ORDER[0])) & (rows != asked.viewers[:, None])
     return Candidates(
-        fit=(is_box | (kinds == KIND_ORDER[0])) & (rows != asked.viewers[:, None]),
+        fit=fit,
         rows=rows,
         ids=np.frombuffer(nodes.ids, ID).take(rows),
         regions=seen(nodes.region).take(rows),
         spare=seen(records.spare).take(places),
         promised_rate=nodes.reserved_of(rows, tick),
-        holds=_holds(swarms, places, asked.stretches),
+        holds=_holds(swarms, places, asked.stretches) if asked.stretches.any() else fit,
         why=2 * far + is_box,
     )
 
 
 def _table(drawn: Sequence[array[int]]) -> Table:
     """Rows of unequal length, filled up with the number of no record."""
-    lengths = np.array([len(row) for row in drawn])
-    width = int(lengths.max())
-    everything = array("I")
-    for row in drawn:
-        everything.extend(row)
-    flat = np.array(everything, dtype=np.intp)
+    lengths = list(map(len, drawn))
+    width = max(lengths)
+    flat = np.frombuffer(b"".join(drawn), np.uint32).astype(np.intp)
     if len(flat) == width * len(drawn):
         return flat.reshape(len(drawn), width)
     table = np.zeros((len(drawn), width), dtype=np.intp)
-    table[np.arange(width) < lengths[:, None]] = flat
+    table[np.arange(width) < np.array(lengths)[:, None]] = flat
     return table
 
 
 def _holds(swarms: Swarms, places: Table, stretches: Vector) -> Table:
-    if not stretches.any():
-        return np.ones(places.shape, dtype=bool)
     records = swarms.records
     held, total = seen(records.held).take(places), seen(records.total).take(places)
     told = seen(records.summary).take(places) >> np.maximum(0, stretches - 1)[:, None] & 1 == 1

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from shared.core import spare
 from shared.core.messages import Why
-from tracker.core import candidates as peers
 from tracker.core.answers import Trace, replay
 from tracker.core.candidates import PeerSeen
 from tracker.core.edge_choice import EdgeSeen, members_of, pool_of
@@ -53,7 +50,7 @@ def _peer_lines(trace: Trace) -> Iterator[str]:
 
 
 def _peer_reason(trace: Trace, peer: PeerSeen, each: float, *, is_named: bool) -> str:
-    full = bool(peers.from_words([peer]).full(np.array([each]))[0, 0])
+    full = peer.is_full(each)
     reasons = [
         *(["promised to others"] if full else []),
         *([] if peer.holds else ["may not hold that stretch"]),

@@ -49,8 +49,8 @@ class Nodes(Rows):
 
     def find(self, node: NodeId) -> int:
         """The node's row, or 0."""
-        row = self.index.first(hash(node))
-        while row and self.id(row) != node:
+        row, ids = self.index.first(hash(node)), self.ids
+        while row and not ids.startswith(node, row * NODE_ID_BYTES):
             row = self.chain[row]
         return row
 
@@ -77,11 +77,13 @@ class Nodes(Rows):
             rates *= np.exp2(age / (-TICKS * RESERVATION_HALF_LIFE_SECONDS))
         return rates
 
-    def reserve(self, rows: NDArray[Any], rates: NDArray[Any], tick: int) -> None:
-        """Notes that viewers were sent to these, of which some may be the same, and may take so much."""
-        seen(self._reserved_rate)[rows] = self.reserved_of(rows, tick)
+    def reserve(self, rows: NDArray[Any], before: NDArray[Any], rates: NDArray[Any], tick: int) -> None:
+        """Notes that viewers were sent to these, of which some may be the same, and may take so much.
+        `before`: what `reserved_of` says of them."""
+        reserved = seen(self._reserved_rate)
+        reserved[rows] = before
         seen(self._reserved_tick)[rows] = tick
-        np.add.at(seen(self._reserved_rate), rows, rates.astype(np.float32))
+        np.add.at(reserved, rows, rates.astype(np.float32))
 
 
 class Records(Rows):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.core.dice import Dice
-from shared.core.ids import InfoHash, Kind
+from shared.core.ids import InfoHash, Kind, NodeId
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
 from tracker.core.answers import Answer, Answers, EdgeView, Question, Wave
@@ -84,23 +84,30 @@ def _choose_at_once(field: Field, questions: list[Question], rng: Dice, now: flo
     found = peers.gather(swarms, asked, rng, tick)
     ranked = peers.rank(found, asked.wanted, asked.counts)
     _reserve(swarms, found, ranked, tick)
-    views: dict[tuple[object, ...], EdgeView] = {}
-    wave = Wave(now, questions, found, ranked, swarms.region_names, [], [], [])
-    for question in questions:
+    wave = Wave(now, questions, found, ranked, swarms.region_names, [])
+    _choose_edges(field, wave, rng)
+    return wave
+
+
+def _choose_edges(field: Field, wave: Wave, rng: Dice) -> None:
+    views: dict[tuple[InfoHash, str, float, NodeId | None], EdgeView] = {}
+    promised: dict[NodeId, float] = {}
+    roll = rng.random
+    for question in wave.questions:
         viewer = question.viewer
         itself = viewer.node if viewer.kind is Kind.EDGE else None
-        key = (question.infohash, viewer.region, question.share, question.origin, itself)
+        key = (question.infohash, viewer.region, question.share, itself)
         view = views.get(key)
         if view is None:
-            view = views[key] = _view(field, question, now)
-        dice = (rng.random(), rng.random())
-        wave.views.append(view)
-        wave.dice.append(dice)
-        wave.picked.append(view.set.pick(dice))
-    for view, picked, question in zip(wave.views, wave.picked, questions, strict=True):
+            view = views[key] = _view(field, question, wave.at)
+        dice = (roll(), roll())
+        picked = view.set.pick(dice)
+        wave.edges.append((view, dice, picked))
         if picked:
-            field.edges.promise(view.states[picked[0][0]], question.wanted)
-    return wave
+            first = view.states[picked[0][0]].node
+            promised[first] = promised.get(first, 0.0) + question.wanted
+    for node, rate in promised.items():
+        field.edges.promise(field.edges.states[node], rate)
 
 
 def _asked(swarms: Swarms, questions: list[Question]) -> Asked:
@@ -122,9 +129,10 @@ def _asked(swarms: Swarms, questions: list[Question]) -> Asked:
 def _reserve(swarms: Swarms, found: Candidates, ranked: Ranked, tick: int) -> None:
     """Notes what each viewer may take of those it will use at once."""
     used = np.minimum(ranked.named, ranked.connections)
-    places = ranked.order + np.arange(len(used))[:, None] * found.fit.shape[1]
-    rows = found.rows.take(places[np.arange(places.shape[1]) < used[:, None]])
-    swarms.nodes.reserve(rows, ranked.each.repeat(used), tick)
+    is_used = np.arange(ranked.order.shape[1]) < used[:, None]
+    at = found.flat(ranked.order)[is_used]
+    rows, before = found.rows.take(at), found.promised_rate.take(at)
+    swarms.nodes.reserve(rows, before, ranked.each.repeat(used), tick)
 
 
 def _view(field: Field, question: Question, now: float) -> EdgeView:
@@ -145,7 +153,7 @@ def _view(field: Field, question: Question, now: float) -> EdgeView:
             continue
         edge = EdgeSeen(
             state.name, state.region, state.region == region, state.capacity_rate, state.expected_rate,
-            holds, somewhere and edges.fetches(state, question.infohash, now), edges.trouble(state, now),
+            holds, somewhere and edges.fetches(state, question.infohash, now), state.trouble(now),
         )  # fmt: skip
         states.append(state)
         seen.append(edge)

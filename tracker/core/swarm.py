@@ -67,10 +67,10 @@ class Swarm:
         """Neighbours who may have something to give, bucket by bucket, up to `size` of each from a
         random start: the best first, and whether they are in this region. Others come after it."""
         for _, bucket in self.givers.get(region, ()):
-            yield _window(bucket, size, rng), True
+            yield (bucket if len(bucket) <= size else _window(bucket, size, rng)), True
         for other in self._far(region, rng) if len(self.givers) > (region in self.givers) else ():
             for _, bucket in self.givers[other]:
-                yield _window(bucket, size, rng), False
+                yield (bucket if len(bucket) <= size else _window(bucket, size, rng)), False
 
     def _far(self, region: int, rng: Dice) -> list[int]:
         """Up to FAR_REGIONS other regions, from a random start."""
@@ -108,8 +108,6 @@ def _rank(key: int) -> int | None:
 
 
 def _window(bucket: array[int], size: int, rng: Dice) -> array[int]:
-    if len(bucket) <= size:
-        return bucket
     start = int(rng.random() * len(bucket))
     window = bucket[start : start + size]
     return window if len(window) == size else window + bucket[: size - len(window)]
