@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.report import Report, median
+from benchmarks.tracker.processes import cpu_seconds
 
 PEERS, TORRENTS = 1000, 10
 IN_FLIGHT = {256: 0.75, 16: 1.4}  # and the goal: our CPU per answer over opentracker's
 SOURCE = Path(__file__).with_name("load.c")
-TICKS = os.sysconf("SC_CLK_TCK")
 DOOR = """
 import sys, trio
 from shared import garbage
@@ -88,18 +88,13 @@ def _compare(load: Path, folder: Path, in_flight: int, rounds: int) -> tuple[lis
 
 
 def _one(load: Path, tracker: int, port: int, in_flight: int) -> float:
-    before = _cpu_seconds(tracker)
+    before = cpu_seconds(tracker)
     command = ["taskset", "-c", "1", str(load), str(port), str(in_flight), "2", str(PEERS), str(TORRENTS)]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
     answered, _, mean_bytes = said.split()
     if float(mean_bytes) < 190:
         raise RuntimeError(f"answers of {mean_bytes} bytes have no 30 peers")
-    return (_cpu_seconds(tracker) - before) * 1e6 / max(1, int(answered))
-
-
-def _cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return (cpu_seconds(tracker) - before) * 1e6 / max(1, int(answered))
 
 
 def _free_port() -> int:
