@@ -25,7 +25,7 @@ from shared.core.ids import Address, parse_title_id
 from shared.web_guards import LocalOnly, is_loopback
 from tracker import page, placement_view, views
 from tracker.answers import json
-from tracker.core.redirect import Trace
+from tracker.core.answers import Trace
 from tracker.core.tracker import Tracker
 from tracker.desk_views import ErrorView
 from tracker.query import bounds

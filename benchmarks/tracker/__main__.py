@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.report import Report, machine
-from benchmarks.tracker import announce, simulation, slabs
+from benchmarks.tracker import announce, live, pause, simulation, slabs
 
 SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "slabs": slabs.measure,
     "simulation": simulation.measure,
     "announce": announce.measure,
+    "live": live.measure,
+    "pause": pause.measure,
 }
 
 

@@ -11,8 +11,9 @@ from benchmarks.tracker.fleet import START_AT, STREAM_RATE, infohash_of
 from shared.core import spare
 from shared.core.ids import Kind, NodeId
 from shared.core.messages import Announce, Event
+from tracker.core.answers import Question, Viewer
 from tracker.core.edges import Edges
-from tracker.core.redirect import Field, Question, Viewer, choose
+from tracker.core.redirect import Field, choose
 from tracker.core.swarm import Swarms
 
 LINES = (150e3, 300e3, 600e3, 1200e3, 2400e3)  # what peers may upload, bytes per second

@@ -12,8 +12,9 @@ from random import Random
 from benchmarks.report import Report, median, number
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import Announce, Event
+from tracker.core.answers import Question, Viewer
 from tracker.core.edges import Edges
-from tracker.core.redirect import Field, Question, Viewer, choose
+from tracker.core.redirect import Field, choose
 from tracker.core.swarm import Swarms
 
 SWARM = InfoHash(bytes(32))

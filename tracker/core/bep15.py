@@ -119,9 +119,8 @@ class Bep15:
         if count >= FEW:
             self._answer_all(batch, now)
         else:
-            for row in range(count):
-                if not self._renew_one(batch, row, now):
-                    self._answer_all(batch.part(slice(row, row + 1)), now)
+            for row in self._renew_some(batch, now):
+                self._answer_all(batch.part(slice(row, row + 1)), now)
         self._counts["ignored"] += count - int(np.count_nonzero(batch.lengths))
 
     def expire(self, now: float) -> int:
@@ -188,29 +187,40 @@ class Bep15:
 
     # -- announces ------------------------------------------------------------------------------
 
-    def _renew_one(self, batch: Batch, row: int, now: float) -> bool:
-        """Answers the usual announce, of a peer that is known, alone; False if it is another."""
-        if batch.sizes[row] < _ANNOUNCE_BYTES:
-            return False
-        address = batch.addresses[row].tobytes()
+    def _renew_some(self, batch: Batch, now: float) -> list[int]:
+        """Answers the usual announces, of peers that are known, one by one; the rows of the others."""
+        received, answers = batch.received.data.cast("B"), batch.answers.data.cast("B")
+        width, room = batch.received.shape[1], batch.answers.shape[1]
+        addresses, others = batch.addresses.tobytes(), []
+        lengths = [0] * len(batch.lengths)
+        for row, size in enumerate(batch.sizes.tolist()):
+            address = addresses[16 * row : 16 * row + 16]
+            answer = b"" if size < _ANNOUNCE_BYTES else self._renew_one(received, row * width, address, now)
+            if answer:
+                answers[row * room : row * room + len(answer)] = answer
+                lengths[row] = len(answer)
+            else:
+                others.append(row)
+        batch.lengths[:] = lengths
+        self._counts["announces"] += len(lengths) - len(others)
+        return others
+
+    def _renew_one(self, received: memoryview, at: int, address: bytes, now: float) -> bytes:
+        """The answer to the announce that stands at `at`; empty if it is not the usual one."""
         claim, action, transaction, torrent, left, event, asked, port = _ANNOUNCE_FORMAT.unpack_from(
-            batch.received[row]
+            received, at
         )
         if event not in _PLAIN_EVENTS or action != _ANNOUNCE_HEAD or claim != self._id_of(address):
-            return False
+            return b""
         peers = self._four if address.startswith(_MAPPED_BYTES) else self._sixteen
         key = torrent + address[18 - peers.width :] + port
         number = peers.renew_one(key, not left, int(now + EXPIRY_SECONDS))
         if number < 0:
-            return False
+            return b""
         count, seeders = peers.counts[number], peers.seeders[number]
         head = _ANSWER_FORMAT.pack(_ANNOUNCE, transaction, INTERVAL_SECONDS, count - seeders, seeders)
         wanted = WANTED if asked < 0 else min(asked, WANTED)
-        answer = head + peers.window(number, self._next_draw(), wanted)
-        batch.answers[row].data[: len(answer)] = answer
-        batch.lengths[row] = len(answer)
-        self._counts["announces"] += 1
-        return True
+        return head + peers.window(number, self._next_draw(), wanted)
 
     def _next_draw(self) -> float:
         if not self._drawn:

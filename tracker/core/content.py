@@ -5,11 +5,11 @@ from __future__ import annotations
 from shared.core import spare
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.messages import Evict, Place, Source, Why
+from tracker.core.answers import Answer
 from tracker.core.edges import Edges
 from tracker.core.heat import SURGE_SECONDS, Heat, Planned
 from tracker.core.placement import Hint, Order, Placement
 from tracker.core.plans import Plans
-from tracker.core.redirect import Answer
 from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
 

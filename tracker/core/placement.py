@@ -222,7 +222,7 @@ class Placement:
                 yield None
 
     def _may_fill(self, edge: EdgeState, now: float) -> bool:
-        return edge.takes_orders and not self._edges.trouble(edge, now)
+        return edge.takes_orders and not edge.trouble(now)
 
     def _shelve(self, infohash: InfoHash, shelves: dict[NodeId, _Shelf], now: float) -> None:
         heat, length = self._heat.of(infohash, now), self._length_of(infohash)

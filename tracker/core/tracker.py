@@ -39,13 +39,13 @@ from shared.core.messages import (
     WebSeed,
 )  # fmt: skip
 from tracker.core import nodes, redirect
+from tracker.core.answers import Answer, Question, Viewer
 from tracker.core.content import Content
 from tracker.core.edges import Edges
 from tracker.core.groups import Groups
 from tracker.core.nodes import Node, Totals
 from tracker.core.open_titles import OpenTitles
 from tracker.core.placement import Hint, Order, PlacementStatistics
-from tracker.core.redirect import Answer, Question, Viewer
 from tracker.core.regions import RegionTable
 from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
