@@ -175,6 +175,11 @@ class WorkerServer:
         if self._node is not None:
             self._node.endpoint.take(stray.datagram, tuple(stray.sender))
 
+    def stand_for(self, berth: int) -> None:
+        """The process at another of this post's berths is gone: who still writes to it is told so."""
+        if self._node is not None:
+            self._node.endpoint.berth = self._node.endpoint.berth.standing_for(berth)
+
     async def inherit(self, sock: socket.socket) -> None:
         """Task: takes what the worker before passes on, until it has gone."""
         channel = Channel(sock)

@@ -58,7 +58,7 @@ class Endpoint:
     ) -> None:
         self.identity = identity
         self.pass_on: Callable[[bytes, Any], None] | None = None  # takes strangers that were not invited
-        self._berth = berth
+        self.berth = berth
         self.local = host_port(sock.raw.getsockname())
         self._socket = sock
         self.gate: Gate[Connection] = Gate() if gate is None else gate  # all datagrams are charged to it
@@ -270,7 +270,7 @@ class Endpoint:
         if self.pass_on is not None and verdict is not None and not is_short:
             self.pass_on(datagram, sender)
             return None
-        is_astray = is_short and not self._berth.owns(destination(datagram))
+        is_astray = is_short and not self.berth.owns(destination(datagram))
         self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray  # another may know it
         if (
             isinstance(verdict, bytes) and not is_astray and self.gate.admits(now)

@@ -50,6 +50,13 @@ class Finish:
     """No datagram will come any more: answer what is there, and end."""
 
 
+@dataclass(frozen=True, slots=True)
+class StandFor:
+    """The process at this berth is gone: what still comes for its connections is answered here."""
+
+    berth: int
+
+
 # -- a child to the supervisor -------------------------------------------------------------------
 
 
@@ -68,6 +75,13 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Drained:
     """Nobody is connected any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeadLost:
+    """The channel to the lead of this name has ended."""
+
+    name: int
 
 
 # -- the lead to its workers -----------------------------------------------------------------------
@@ -152,7 +166,7 @@ class Chunk:
 
 
 Word = (
-    Begin | Meet | PassOn | Inherit | Finish | Ready | Failed | Drained
+    Begin | Meet | PassOn | Inherit | Finish | StandFor | Ready | Failed | Drained | LeadLost
     | Hold | Forget | TrackerIs | CaughtUp | Say | Stray
     | Rates | Lost | Asked | PublisherGone | Chunk
 )  # fmt: skip
