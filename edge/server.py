@@ -97,7 +97,7 @@ class Server:
                 log.warning("%s was not filed to its end and is removed; publish it again", manifest.title)
                 await trio.to_thread.run_sync(self.store.remove, infohash)
                 continue
-            self.store.pin(infohash)
+            await trio.to_thread.run_sync(self.store.pin, infohash)
             self.core.hold(manifest, held, clock.now())
             if len(held) == manifest.piece_count:
                 self._ingest.know(manifest)
