@@ -38,6 +38,7 @@ from tests.node_parts import (
 )
 
 WORKERS = 2
+STAYING = 8
 BERTHS = 1 + 2 * WORKERS
 FIRST, SECOND = 1, 3  # the berths that they begin at
 
@@ -189,15 +190,21 @@ class Audience:
     house: House
     film: Published
     connections: int = 0
+    staying: int = 0
     asked: int = 0
     lost_datagrams: int = 0
     endings: list[ConnectionLost] = field(default_factory=list)
+
+    async def is_there(self) -> bool:
+        """Whether all who stay came: so many that no worker is without one."""
+        return self.staying == STAYING
 
     async def stay(self, leave: trio.Event) -> None:
         """One viewer, until it shall leave."""
         async with stranger(self.house.edge.ready.address) as viewer:
             self.connections += 1
             await viewer.join(self.house, self.film)
+            self.staying += 1
             while not leave.is_set():
                 await fetch(viewer, self.film)
                 self.asked += self.film.manifest.piece_count
@@ -227,9 +234,10 @@ async def test_replacing_the_workers_loses_no_connection_and_no_datagram(
         before = processes()
         audience, leave = Audience(house, film), trio.Event()
         async with trio.open_nursery() as nursery:
-            for _ in range(8):
+            for _ in range(STAYING):
                 nursery.start_soon(audience.stay, leave)
             nursery.start_soon(audience.come_and_go, leave)
+            await wait_until(audience.is_there, seconds=20)
             await trio.sleep(0.5)
             os.kill(os.getpid(), signal.SIGHUP)
             await ended(before[0])  # the lead is the last to be replaced
