@@ -12,7 +12,7 @@ import trio
 
 from edge.channel import Channel, ChannelEnded
 from edge.config import EdgeConfig
-from edge.core.crew import Begin, Drain, Failed, Finish, Inherit, Meet, PassOn, Ready
+from edge.core.crew import Begin, Drain, Failed, Finish, Inherit, LeadLost, Meet, PassOn, Ready, StandFor
 from edge.server import open_server, tracker_of
 from edge.worker import WorkerServer, wait_read
 from shared.cli import configure_logging
@@ -112,6 +112,12 @@ async def _work(
         nursery.cancel_scope.cancel()
 
 
+async def _follow(server: WorkerServer, lead: int, sock: socket.socket, supervisor: Channel) -> None:
+    """Task: one lead, to its end. Whether that was the lead's end or only the channel's, we cannot see."""
+    await server.follow(sock)
+    supervisor.send(LeadLost(lead))
+
+
 async def _listen(
     config: EdgeConfig,
     server: WorkerServer,
@@ -124,13 +130,15 @@ async def _listen(
         word, sock = await supervisor.receive()
         match word:
             case Meet() if sock is not None:
-                nursery.start_soon(server.follow, sock)
+                nursery.start_soon(_follow, server, word.name, sock, supervisor)
             case Inherit() if sock is not None:
                 nursery.start_soon(server.inherit, sock)
             case PassOn() if sock is not None:
                 heir = Channel(sock)
                 nursery.start_soon(heir.write_forever)
                 nursery.start_soon(server.leave, heir, float(config.worker_grace), supervisor)
+            case StandFor():
+                server.stand_for(word.berth)
             case Finish():
                 finish.set()
             case _:

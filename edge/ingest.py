@@ -295,7 +295,7 @@ class Ingest:
         if manifest.infohash not in self._store.infohashes():
             await self._make_room(room_of(manifest.length))
             await trio.to_thread.run_sync(self._store.add_manifest, manifest)
-            self._store.pin(manifest.infohash)
+            await trio.to_thread.run_sync(self._store.pin, manifest.infohash)
             job.fresh = True
         try:
             await self._fill(job, manifest)
@@ -313,7 +313,7 @@ class Ingest:
             del self._titles[manifest.title_id]
         self._core.forget(manifest.infohash)
         self._pump()
-        self._store.unpin(manifest.infohash)
+        await trio.to_thread.run_sync(self._store.unpin, manifest.infohash)
         await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
 
     def _progress(self, job: Job) -> Callable[[str, float], None]:

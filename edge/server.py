@@ -115,7 +115,7 @@ class Server:
                 log.warning("%s was not filed to its end and is removed; publish it again", manifest.title)
                 await trio.to_thread.run_sync(self.store.remove, infohash)
                 continue
-            self.store.pin(infohash)
+            await trio.to_thread.run_sync(self.store.pin, infohash)
             self.core.hold(manifest, held, clock.now())
             if len(held) == manifest.piece_count:
                 self._ingest.know(manifest)
@@ -149,7 +149,7 @@ class Server:
         if isinstance(request, UploadRequest):
             await self._ingest.receive(node, stream, request)
         elif isinstance(request, ProbeRequest):
-            await self._probes.answer(node, stream, request)
+            await self._probes.answer(node, stream, request, self.node.endpoint.lull)
         else:
             await self._serving.answer(node, stream, request)
 

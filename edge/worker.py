@@ -156,7 +156,8 @@ class WorkerServer:
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
         if isinstance(request, ProbeRequest):
-            await self._probes.answer(node, stream, request)
+            assert self._node is not None  # the stream came over it
+            await self._probes.answer(node, stream, request, self._node.endpoint.lull)
         elif not isinstance(request, UploadRequest):
             await self._serving.answer(node, stream, request)
         elif self._lead is None:
@@ -183,6 +184,11 @@ class WorkerServer:
         """A stranger's datagram that another process received."""
         if self._node is not None:
             self._node.endpoint.take(stray.datagram, tuple(stray.sender))
+
+    def stand_for(self, berth: int) -> None:
+        """The process at another of this post's berths is gone: who still writes to it is told so."""
+        if self._node is not None:
+            self._node.endpoint.berth = self._node.endpoint.berth.standing_for(berth)
 
     async def inherit(self, sock: socket.socket) -> None:
         """Task: takes what the worker before passes on, until it has gone."""

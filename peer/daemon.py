@@ -241,7 +241,7 @@ class Daemon:
         fetch = self.core.fetch(infohash, now)
         if now - self._watched.get(infohash, 0.0) > 1.0:
             self._watched[infohash] = now
-            self.store.touch(infohash, now)
+            self.node.nursery.start_soon(trio.to_thread.run_sync, self.store.touch, infohash, now)
         kind = PieceReader if playing else DownloadReader
         return kind(fetch, self.store, self._asking, self.node, self._arrivals)
 

@@ -17,7 +17,7 @@ import ctypes
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -36,10 +36,11 @@ _SHORT_ID_AT, _LONG_ID_AT = 1, 6
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """A process's place at a port that `berths` share."""
+    """A process's place at a port that `berths` share, and the berths of dead processes it answers for."""
 
     number: int
     berths: int
+    others: frozenset[int] = frozenset()
 
     def mark(self, connection_id: bytes) -> bytes:
         """The random id made one of this berth's; as random as can be."""
@@ -54,7 +55,12 @@ class Berth:
 
     def owns(self, connection_id: bytes) -> bool:
         """Whether datagrams for this id belong here."""
-        return berth_of(connection_id, self.berths) == self.number
+        berth = berth_of(connection_id, self.berths)
+        return berth == self.number or berth in self.others
+
+    def standing_for(self, other: int) -> Berth:
+        """The same place, and what comes for another berth is answered here: nobody is there any more."""
+        return replace(self, others=self.others | {other})
 
 
 ALONE = Berth(LEAD_BERTH, 1)  # the port is one process's

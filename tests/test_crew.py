@@ -288,6 +288,20 @@ async def test_words_and_sockets_arrive_as_they_were_sent() -> None:
         far.close()
 
 
+async def test_a_socket_that_was_to_be_given_to_somebody_who_is_gone_is_closed() -> None:
+    """Its other end hears so, however much waited before it."""
+    near, far = pair()
+    far.close()
+    (a, b), (c, d) = socket.socketpair(), socket.socketpair()
+    for sock in (a, c):
+        near.send(Meet(1), sock)
+    await near.write_forever()
+    for kept in (b, d):
+        assert kept.recv(10) == b""
+        kept.close()
+    near.close()
+
+
 @given(st.binary(min_size=1, max_size=200))
 def test_what_is_no_word_ends_the_channel(packet: bytes) -> None:
     """Any packet is a word of ours, or ends the channel with the one error that says so."""

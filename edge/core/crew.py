@@ -57,6 +57,13 @@ class Finish:
     """No datagram will come any more: answer what is there, and end."""
 
 
+@dataclass(frozen=True, slots=True)
+class StandFor:
+    """The process at this berth is gone: what still comes for its connections is answered here."""
+
+    berth: int
+
+
 # -- a child to the supervisor -------------------------------------------------------------------
 
 
@@ -75,6 +82,13 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Drained:
     """Nobody is connected any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeadLost:
+    """The channel to the lead of this name has ended."""
+
+    name: int
 
 
 # -- the lead to its workers -----------------------------------------------------------------------
@@ -192,7 +206,7 @@ class Chunk:
 
 
 Word = (
-    Begin | Meet | PassOn | Inherit | Drain | Finish | Ready | Failed | Drained
+    Begin | Meet | PassOn | Inherit | Drain | Finish | StandFor | Ready | Failed | Drained | LeadLost
     | Hold | Expect | Gained | Forget | TrackerIs | CaughtUp | Say | Stray
     | Rates | Lost | Wanted | Watched | Asked | PublisherGone | Chunk
 )  # fmt: skip
