@@ -46,6 +46,9 @@ ORDER = {
     "Place": ("t", "e"),
     "Placed": ("e", "t"),
     "Evict": ("t", "e"),
+    "WebSeed": ("e", "t"),
+    "AskOpen": ("e", "t"),
+    "IsOpen": ("t", "e"),
 }
 
 
