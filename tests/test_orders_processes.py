@@ -35,7 +35,7 @@ BIT_RATE = 16_000_000
 SEGMENTS = 20  # of two seconds
 FAR, NEAR = "127.0.0.1", "127.0.0.2"
 WATCHED_BYTES = 8 * BIT_RATE // 8
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
