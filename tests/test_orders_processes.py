@@ -35,7 +35,7 @@ BIT_RATE = 16_000_000
 SEGMENTS = 20  # of two seconds
 FAR, NEAR = "127.0.0.1", "127.0.0.2"
 WATCHED_BYTES = 8 * BIT_RATE // 8
-PATIENCE_SECONDS = 25.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,6 @@ async def test_an_edge_that_is_killed_at_an_order_goes_on_with_what_it_has(tmp_p
 
         async def is_half_way() -> bool:
             order = await town_.order()
-            print("DEBUG", order, flush=True)
             seen.append(order.get("permille", 0))
             assert order.get("stage") != "held", seen
             return 200 < seen[-1] < 900
