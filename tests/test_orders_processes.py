@@ -120,6 +120,11 @@ class Town:
         edges = (await ask(self.house.api, "/api/v1/placement"))["edges"]
         return {edge["node"] for edge in edges if edge["quota_bytes"]} == {self.near, self.far}
 
+    async def near_drains(self) -> bool:
+        """Whether the tracker sends nobody new to the near edge."""
+        edges = (await ask(self.house.api, "/api/v1/placement"))["edges"]
+        return "draining" in [edge["trouble"] for edge in edges if edge["node"] == self.near]
+
     @property
     def near_log(self) -> str:
         return self.house.processes["near"].log.read_text()
@@ -168,7 +173,7 @@ async def test_an_edge_that_is_killed_at_an_order_goes_on_with_what_it_has(tmp_p
         before = len(store.held(town_.film.manifest.infohash))
         assert before > 0
 
-        await town_.start_near()
+        pid = await town_.start_near()
         await wait_until(partial(ask_for, town_), PATIENCE_SECONDS)
 
         async def is_held() -> bool:
@@ -178,6 +183,9 @@ async def test_an_edge_that_is_killed_at_an_order_goes_on_with_what_it_has(tmp_p
         (fetched,) = re.findall(r"is held: (\d+) bytes from " + town_.far[:8], town_.near_log)
         assert int(fetched) <= len(town_.film.data) - (before - 1) * PIECE_BYTES
         assert stored(tmp_path / "near", town_.film.manifest) == town_.film.data
+        os.kill(pid, signal.SIGUSR1)
+        await wait_until(town_.near_drains, PATIENCE_SECONDS)
+        assert not await ask_for(town_)
 
 
 def stored(folder: Path, manifest: Manifest) -> bytes:
