@@ -79,6 +79,7 @@ def test_a_wait_is_bounded_and_answered_as_ever() -> None:
     assert at - begun == pytest.approx(3.0)
     many = [request(edges, edge, 2000 + n, TOTAL - 1) for n in range(17)]
     assert [bool(verdicts) for verdicts in many] == [False] * 16 + [True]
+    assert many[16][0][1] == Decline(2016, Reason.BUSY)
     edges.run(GIVE_UP_SECONDS)
     gone = {piece for _, m in edge.guests if isinstance(m, Gone) for piece in m.pieces}
     assert gone == set(range(TOTAL)) - edge.disk[FILM.infohash]

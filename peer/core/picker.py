@@ -18,7 +18,7 @@ A download has no slack to lose: peers first, the edge only where no peer holds 
 
 The second edge of a redirect is for when the first is busy or gone: load is shared out and titles are
 placed on that ground, and the first may be fetching the title for this very viewer. It is
-asked only where the first could not be done within the slack, or within two seconds of start-up.
+asked only where the first could not be done within the slack, or within four seconds without any.
 The draw is p2p-media-loader's random HTTP download, tied to the piece so that it is made once.
 """
 
@@ -32,7 +32,7 @@ EDGE_WINDOW_SECONDS = 8.0
 SHARED_WINDOW_SECONDS = 4.0
 SPREAD_SECONDS = 20.0  # against about 1 s from the first to have a piece to the others' knowing it
 AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
-FIRST_EDGE_SECONDS = 2.0  # queue time that a first edge is allowed even without slack
+FIRST_EDGE_SECONDS = 4.0  # queue time that a first edge is allowed even without slack
 LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
@@ -84,7 +84,11 @@ def _without_second(
 def _will_do(first: Source, piece: int, size: int, patience: float, now: float) -> bool:
     if not first.joined:
         return now - first.named_at < LET_IN_SECONDS
-    return first.has(piece) and now >= first.busy_until and first.queue_seconds(size) <= patience
+    # Told BUSY for asking too much at once it still delivers what it was asked.
+    delivers = first.outstanding_bytes > 0 and now - first.progress_at < LET_IN_SECONDS
+    return (
+        first.has(piece) and first.queue_seconds(size) <= patience and (delivers or now >= first.busy_until)
+    )
 
 
 def _quickest(sources: list[Source], size: int) -> Source | None:

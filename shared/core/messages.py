@@ -250,7 +250,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """Everything the sender holds of a swarm."""
+    """What the sender holds of a swarm; an edge that is fetching it promises all of it."""
 
     code: ClassVar[int] = 13
     said_by: ClassVar[frozenset[Kind]] = HOLDERS

@@ -210,8 +210,7 @@ class Seeding:
         """A piece request of `size` bytes arrived; Serve or Decline follows for `number`."""
         reason = self._judge(request, node, size, now)
         if reason is not Reason.NONE:
-            self._declined += 1
-            self._actions.append(Decline(number, reason))
+            self.decline(number, reason)
             return
         self.holdings[request.infohash].guests[node].taken_bytes += size
         self._requests[number] = Waiting(node, request, now + request.slack_ms / 1000, size)
@@ -265,8 +264,12 @@ class Seeding:
         self._set_sharing(False, now)
         for number in [n for n, waiting in self._requests.items() if not waiting.serving]:
             del self._requests[number]
-            self._declined += 1
-            self._actions.append(Decline(number, Reason.NOT_SHARING))
+            self.decline(number, Reason.NOT_SHARING)
+
+    def decline(self, number: int, reason: Reason) -> None:
+        """A request is answered with a reason."""
+        self._declined += 1
+        self._actions.append(Decline(number, reason))
 
     def resume_sharing(self, now: float) -> None:
         """Uploads are welcome again, and the tracker hears of it."""
