@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,3 +325,22 @@ async def test_hostile_plans_are_answered_by_a_named_error_and_change_nothing(tm
         assert (await desks.refused("GET", "plans?which=all"))[0] == 400
         assert (await desks.refused("DELETE", "plans"))[0] == 400
         assert (await desks.get("plans"))["total"] == 0
+
+
+async def test_a_plan_that_is_over_is_over_in_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.plan_desk.OVER_EVERY_SECONDS", 0.01)
+    async with desks_of(tmp_path, FILM) as desks:
+        release_at = clock.now() + 60
+        await desks.post("plans", {"title": "Film film", "release_at": release_at})
+        desks.core.handle_timer(release_at + 2 * RELEASED_SECONDS)
+        assert desks.core.content.plans.open == {}
+        with trio.fail_after(5):
+            async with desks.office.open(lambda: None):
+                while not (await desks.get("plans?which=ended"))["total"]:  # noqa: ASYNC110  # a task's work
+                    await trio.sleep(0.01)
+        (ended,) = (await desks.get("plans?which=ended"))["plans"]
+        assert (ended["state"], ended["title"], ended["release_at"]) == ("released", "Film film", release_at)
+    async with desks_of(tmp_path) as desks:
+        assert desks.core.content.plans.open == {}
