@@ -155,7 +155,7 @@ def test_who_asks_for_different_swarms_at_once_gets_what_they_would_get_one_by_o
         for swarm in range(20):
             for peer in range(swarm):
                 said = announce(infohash(swarm), spare=1 + peer % 7)
-                made.swarms.announce(said, node((swarm, peer)), Kind.PC, "north", NOW)
+                made.swarms.announce(said, node(f"peer {peer} of {swarm}"), Kind.PC, "north", NOW)
         return made
 
     questions = [

@@ -103,8 +103,8 @@ class Viewer:
             if self._kind is Kind.EDGE:
                 await self.say(Load(125_000_000, 1_000_000, 0, 0, int(now * 1000)))
             else:
-                figures = [self._rng.randrange(1 << 20) for _ in range(7)]
-                await self.say(Report(*figures, connections=5, stalls=0))
+                rate, total = self._rng.randrange(1 << 20), self._rng.randrange(1 << 30)
+                await self.say(Report(rate, rate, 0, total, total, total, PIECES << 18, 5, 0))
             if now >= announce_at and self._kind is not Kind.EDGE:
                 announce_at += schedule.announce_seconds
                 await self.announce()
