@@ -26,11 +26,13 @@ from shared.core.dice import Dice
 from shared.core.ids import InfoHash, Kind, NodeId
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
-from tracker.core.answers import Answer, Answers, EdgeView, Question, Wave
+from tracker.core.answers import Answer, Answers, EdgeView, Question, Viewer, Wave
 from tracker.core.candidates import MOST_CONNECTIONS, Asked, Candidates, Ranked
 from tracker.core.edge_choice import FAIR_SHARE, EdgeSeen, EdgeSet
 from tracker.core.edges import Edges, EdgeState
 from tracker.core.swarm import Swarm, Swarms
+
+__all__ = ["Answer", "Field", "Question", "Viewer", "choose", "choose_many"]  # all that askers need
 
 MOST_EDGES_LOOKED_AT = 64
 VIEWERS_PER_QUESTION = 2 * MOST_CONNECTIONS  # of a swarm, in one wave
