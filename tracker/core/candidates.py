@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import repeat
 from typing import Any
 
@@ -26,6 +26,7 @@ from tracker.core.swarm import KIND_ORDER, Swarm, Swarms
 FEWEST_CONNECTIONS, MOST_CONNECTIONS = 3, 8
 BITRATE_HEADROOM = 1.5  # connections must carry the film and catch up after a hiccup
 FULL_PART = 0.75  # of its class left: one weaker than a connection is worth naming until it is promised
+MOST_BEYOND = 8  # viewers who are sent at once to somebody who is full, where there are too few others
 WHYS = (Why.NEAR_PC, Why.NEAR_STB, Why.FAR_PC, Why.FAR_STB)  # best first
 RATES = np.array([spare.rate_of(level) for level in range(spare.HIGHEST + 1)])
 ID = np.dtype((np.void, NODE_ID_BYTES))
@@ -73,6 +74,10 @@ class Candidates:
         full: Table = self.left_rate < np.minimum(each[:, None], FULL_PART * self.rates)
         return full
 
+    def part(self, rows: Vector) -> Candidates:
+        """Some questions' rows."""
+        return Candidates(*(getattr(self, column.name)[rows] for column in fields(self)))
+
     def flat(self, places: Table) -> Table:
         """Places in rows as places in all of a table."""
         flat: Table = places + (np.arange(len(places)) * self.fit.shape[1])[:, None]
@@ -87,6 +92,10 @@ class Ranked:
     named: Vector
     connections: Vector
     each: Vector  # bytes per second of a connection
+
+    def part(self, rows: Vector) -> Ranked:
+        """Some questions' rows."""
+        return Ranked(self.order[rows], self.named[rows], self.connections[rows], self.each[rows])
 
 
 class PeerSeen(msgspec.Struct, frozen=True):
@@ -128,6 +137,35 @@ def rank(found: Candidates, wanted: Vector, counts: Vector) -> Ranked:
     named = np.minimum(np.minimum(counts, np.maximum(_count(found.fit > full), connections)), fits)
     most = max(named.tolist())
     return Ranked(keys[:, :most] & (1 << _PLACE_BITS) - 1, named, connections, each)
+
+
+def used(found: Candidates, ranked: Ranked) -> tuple[Vector, Vector]:
+    """Those that viewers use at once, one question after the other, as places in all of a table; and
+    how many each uses."""
+    count = np.minimum(ranked.named, ranked.connections)
+    is_used = np.arange(ranked.order.shape[1]) < count[:, None]
+    return found.flat(ranked.order)[is_used], count
+
+
+def settled(found: Candidates, ranked: Ranked) -> Vector:
+    """Which questions may stand: those that use nobody whom the questions before them have filled, or
+    who was full already and is used by some of these. The first always may."""
+    at, count = used(found, ranked)
+    rows, each = found.rows.take(at), ranked.each.repeat(count)
+    least = np.minimum(each, FULL_PART * found.rates.take(at))
+    order = rows.argsort(kind="stable")
+    sums = each[order].cumsum()
+    is_first = np.ones(len(rows), dtype=bool)
+    is_first[1:] = np.diff(rows[order]) != 0
+    firsts = is_first.nonzero()[0]
+    lengths = np.diff(firsts, append=len(rows))
+    earlier = np.empty(len(rows))
+    earlier[order] = sums - each[order] - (sums[firsts] - each[order][firsts]).repeat(lengths)
+    left = found.left_rate.take(at)
+    is_filled = np.where(left >= least, left - earlier < least, earlier >= MOST_BEYOND * each)
+    lost = np.bincount(np.arange(len(count)).repeat(count), weights=is_filled, minlength=len(count))
+    fine: Vector = lost == 0
+    return fine
 
 
 def _count(flags: Table) -> Vector:
