@@ -35,7 +35,7 @@ from tracker.core.swarm import Swarm, Swarms
 __all__ = ["Answer", "Field", "Question", "Viewer", "choose", "choose_many"]  # all that askers need
 
 MOST_EDGES_LOOKED_AT = 64
-STALE_SHARE = 0.02  # of an edge's capacity: promised so much, edges are looked at anew
+STALE_SHARE = 0.1  # of an edge's capacity: promised so much, edges are looked at anew
 _NO_SWARM = Swarm()
 
 
