@@ -149,7 +149,7 @@ class Tracker:
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello; if we knew it, it has started anew."""
         self.swarms.forget(node)
-        self.content.placement.left(node)  # what it was ordered it has forgotten, too
+        self.content.placement.left(node, now)  # what it was ordered it has forgotten, too
         known = nodes.of_hello(node, at, hello, now)
         known.regions = self._regions
         known.region = self._regions.region_of(at.host) or hello.region
