@@ -47,6 +47,8 @@ from shared.core.records import Rendition as Rendition
 from shared.core.records import Share as Share
 from shared.core.records import Source as Source
 from shared.core.records import Why as Why
+from shared.core.sealed_messages import Seal as Seal
+from shared.core.sealed_messages import WantSeal as WantSeal
 
 PROTOCOL_VERSION = 1
 ALPN = "penstock/1"
@@ -335,7 +337,7 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
-    | Load | Place | Placed | Evict
+    | Load | Place | Placed | Evict | Seal | WantSeal
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__
