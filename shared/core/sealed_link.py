@@ -82,8 +82,8 @@ class _Ask:
     message: Announce | Locate
     seal: _Seal
     body: bytes
-    asked_at: float
-    due_at: float
+    sent_at: float = 0.0
+    due_at: float = 0.0
     tries: int = 0
     counters: list[int] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ class SealedLink:
         self._renew_at = FOREVER
         self._actions.append(Say(WantSeal(SEAL_REQUEST)))
 
-    def sealed(self, message: Seal, now: float) -> None:
+    def given(self, message: Seal, now: float) -> None:
         """The tracker gave a seal. Raises ProtocolError if it cannot be used."""
         try:
             at = parse_host_port(message.at) if message.at else None
@@ -128,7 +128,11 @@ class SealedLink:
             self._seals.clear()
         self._workers = message.workers
         keys = AESGCM(message.ask_key), AESGCM(message.answer_key)
-        self._seals[message.worker] = _Seal(message.number, *keys, at)
+        self._seals[message.worker] = seal = _Seal(message.number, *keys, at)
+        for ask in self._asks:  # under way: their seal is no more
+            if self._worker_of(ask.message) == message.worker:
+                self._forget(ask)
+                ask.seal = seal
         self._renew_at = now + RENEW_PART * message.life_seconds
 
     def refused(self, message: Refusal) -> bool:
@@ -139,7 +143,7 @@ class SealedLink:
 
     def take(self, message: Announce | Locate, now: float) -> bool:
         """Whether it goes by datagram; else say it over the connection."""
-        seal = self._seals.get(message.infohash[0] % self._workers)
+        seal = self._seals.get(self._worker_of(message))
         if seal is None or now < self._rest_until or len(self._asks) >= MAX_OPEN:
             return False
         if isinstance(message, Announce):
@@ -150,10 +154,13 @@ class SealedLink:
         else:
             wants_ticket = self._wants_ticket(message.infohash, now)
             body = sealed.locate_body(LocateAsk(message.infohash, message.stretch, wants_ticket))
-        ask = _Ask(message, seal, body, now, now)
+        ask = _Ask(message, seal, body)
         self._asks.append(ask)
         self._send(ask, now)
         return True
+
+    def _worker_of(self, message: Announce | Locate) -> int:
+        return message.infohash[0] % self._workers
 
     def _wants_ticket(self, infohash: InfoHash, now: float) -> bool:
         before = self._located.pop(infohash, -FOREVER)
@@ -171,7 +178,7 @@ class SealedLink:
         head = HEAD.pack(ASK, seal.number, counter)
         self._by_counter[seal.number, counter] = ask
         ask.counters.append(counter)
-        ask.due_at = now + self._patience * 2**ask.tries
+        ask.sent_at, ask.due_at = now, now + self._patience * 2**ask.tries
         ask.tries += 1
         self._asked += 1
         data = head + seal.ask.encrypt(NONCE.pack(counter), ask.body, head)
@@ -179,8 +186,12 @@ class SealedLink:
 
     def _close(self, ask: _Ask) -> None:
         self._asks.remove(ask)
+        self._forget(ask)
+
+    def _forget(self, ask: _Ask) -> None:
         for counter in ask.counters:
             del self._by_counter[ask.seal.number, counter]
+        ask.counters.clear()
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -200,8 +211,7 @@ class SealedLink:
         except (InvalidTag, ProtocolError):
             return
         if counter == ask.counters[-1]:
-            trip = now - (ask.due_at - self._patience * 2 ** (ask.tries - 1))
-            self._patience = min(max(3 * trip, PATIENCE_SECONDS[0]), PATIENCE_SECONDS[1])
+            self._patience = min(max(3 * (now - ask.sent_at), PATIENCE_SECONDS[0]), PATIENCE_SECONDS[1])
         self._proven = True
         self._answered += 1
         self._close(ask)
