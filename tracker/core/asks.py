@@ -71,30 +71,36 @@ class Asks:
 
     def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]:
         """An answer for each, in order."""
-        answers: list[Located | Refused] = []
-        for wanted in asked:
-            try:
-                answers.append(self._locate(wanted, now))
-            except Refused as refusal:
-                answers.append(refusal)
-        return answers
+        checked = [self._check(wanted) for wanted in asked]
+        questions = [
+            self._question(wanted, entry, now)
+            for wanted, entry in zip(asked, checked, strict=True)
+            if isinstance(entry, Entry)
+        ]
+        chosen = iter([redirect.choose(self._field, question, self._rng, now) for question in questions])
+        for question in questions:
+            self._content.asked(question.infohash, now)
+        return [
+            Located(wanted, entry, next(chosen)) if isinstance(entry, Entry) else entry
+            for wanted, entry in zip(asked, checked, strict=True)
+        ]
 
-    def _locate(self, wanted: Wanted, now: float) -> Located:
-        infohash, node = wanted.infohash, wanted.node
-        entry = self._titles.title_of(infohash)
+    def _check(self, wanted: Wanted) -> Entry | Refused:
+        entry = self._titles.title_of(wanted.infohash)
         if entry is None:
-            raise Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
-        if not self._groups.may_watch(entry.title_id, entry.signer, node.id):
-            raise Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
+            return Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
+        if not self._groups.may_watch(entry.title_id, entry.signer, wanted.node.id):
+            return Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
+        return entry
+
+    def _question(self, wanted: Wanted, entry: Entry, now: float) -> Question:
         self.redirects += 1
-        question = Question(
-            infohash=infohash,
+        node = wanted.node
+        return Question(
+            infohash=wanted.infohash,
             viewer=Viewer(node.id, node.kind, node.region, wanted.stretch),
-            rate=self._titles.rate_of(infohash),
-            share=self._content.share(infohash, now),
+            rate=self._titles.rate_of(wanted.infohash),
+            share=self._content.share(wanted.infohash, now),
             origin=entry.signer,
             number=self.redirects,
         )
-        answer = redirect.choose(self._field, question, self._rng, now)
-        self._content.asked(infohash, now)
-        return Located(wanted, entry, answer)
