@@ -98,6 +98,15 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = None
 
+    sealed_datagrams: Annotated[
+        bool,
+        Meta(
+            description="Whether nodes that are connected may announce and locate by single encrypted "
+            "datagrams at the same port, which costs less than the same over their connection. Where the "
+            "system cannot (it takes 64-bit Linux), or datagrams get lost, the connection is used."
+        ),
+    ] = True
+
     announce_seconds: Annotated[
         int,
         Meta(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.node import Introduction, Node, open_node
 from shared.own_address import reachable
+from shared.sockets import bind
 from tracker import region_file
 from tracker.config import TrackerConfig
 from tracker.core.regions import RegionTable
@@ -28,6 +30,7 @@ from tracker.ledger import Ledger
 from tracker.office import Office
 from tracker.portal import Portal
 from tracker.redirect_log import RedirectLog
+from tracker.sealed_door import open_sealed_door
 from tracker.store import open_store
 from tracker.torrent_files import TorrentFiles
 from tracker.torrent_portal import MAX_OF_ADDRESS, TorrentPortal
@@ -71,7 +74,8 @@ async def _serve(
 ) -> None:
     at = parse_host_port(config.listen)
     introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
-    async with open_endpoint(identity, at.host, at.port, setting="tracker.listen") as endpoint:
+    sock = await bind(at, "tracker.listen")
+    async with open_endpoint(identity, sock=sock) as endpoint:
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
             _side_files(config, core) as log,
@@ -79,6 +83,7 @@ async def _serve(
                 endpoint, core, introduction, partial(_act, office.ledger, log), _refuse_stream
             ) as node,
             office.open(node.pump),
+            _open_sealed(config, core, sock, node.pump),
             _open_portal(config, core, tracker, office) as api,
             _open_torrents(config, core, node) as torrents,
         ):
@@ -104,6 +109,18 @@ async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[Red
         if log is not None:
             with trio.CancelScope(shield=True):
                 await log.flush()
+
+
+@asynccontextmanager
+async def _open_sealed(
+    config: TrackerConfig, core: Tracker, quic: socket.socket, pump: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Takes announces and locates by sealed datagrams, where that is wanted."""
+    if not config.sealed_datagrams:
+        yield
+        return
+    async with open_sealed_door(core.sealed, quic, pump):
+        yield
 
 
 @asynccontextmanager

@@ -50,6 +50,8 @@ from shared.core.records import Share as Share
 from shared.core.records import Source as Source
 from shared.core.records import Use as Use
 from shared.core.records import Why as Why
+from shared.core.sealed_messages import Seal as Seal
+from shared.core.sealed_messages import WantSeal as WantSeal
 from shared.core.web_seed_messages import AskOpen as AskOpen
 from shared.core.web_seed_messages import IsOpen as IsOpen
 from shared.core.web_seed_messages import WebSeed as WebSeed
@@ -343,7 +345,7 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
-    | Load | Place | Placed | Evict | WebSeed | AskOpen | IsOpen
+    | Load | Place | Placed | Evict | Seal | WantSeal | WebSeed | AskOpen | IsOpen
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__
