@@ -18,7 +18,7 @@ from tracker.core.bep15 import Batch, Bep15
 from tracker.mmsg import BatchSocket
 
 SWEEP_SECONDS = 1.0
-FOLLOW_SECONDS = 2.0  # until a new title may be announced
+FOLLOW_SECONDS = 2.0  # until a new title may be announced, and a closed one may not
 
 
 @dataclass(slots=True)
@@ -45,10 +45,16 @@ class TorrentDoor:
                     self.core.expire(now)
 
     async def follow(self, torrents: Callable[[], Iterable[bytes]]) -> None:
-        """Task: what `torrents` names may be announced from then on."""
+        """Task: what `torrents` names may be announced, and nothing else."""
+        table = self.core.torrents
         while True:
-            for torrent in torrents():
-                self.core.know(torrent)
+            named = set(torrents())
+            for torrent in table.numbers.keys() - named:
+                table.forget(torrent)
+            for torrent in named:
+                table.know(torrent)
+            while table.clear():
+                await trio.lowlevel.checkpoint()
             await trio.sleep(FOLLOW_SECONDS)
 
     def _answer(self, count: int, now: float) -> None:
