@@ -21,7 +21,7 @@ from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.node import Introduction, Node, open_node
 from shared.setting_types import HostPortText
-from tests.test_tracker_server import config_of
+from tests.tracker_client import config_of
 from tests.tracker_parts import announce, entry, infohash
 from tracker import server
 from tracker.core.sealed import Sealed
