@@ -16,7 +16,7 @@ from shared.core import tickets
 from shared.core.actions import Send
 from shared.core.errors import Reason
 from shared.core.ids import Kind, Mode
-from shared.core.messages import Announce, Event, Locate, Redirect, Refusal, WantSeal
+from shared.core.messages import Announce, Event, Locate, Refusal, WantSeal
 from shared.core.sealed import ANNOUNCE_BYTES, LOCATE_BYTES, Accepted, LocateAsk, Refused, Sources
 from tests.sealed_parts import Asker, asker, exchange, seal_of, sealed_tracker
 from tests.tracker_parts import NOW, TRACKER_ID, announce, ask, entry, infohash, join, node, tracker
@@ -316,4 +316,3 @@ def test_redirects_by_datagram_are_logged_and_remembered() -> None:
     one(core, asker(core, "pc"), LOCATE)
     (answer,) = core.answers
     assert answer.question.viewer.node == node("pc")
-    assert Redirect.code == 7
