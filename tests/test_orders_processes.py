@@ -222,7 +222,7 @@ async def test_the_first_viewer_is_served_by_the_nearest_edge_while_that_fetches
         assert taken[town_.near] > 0.25 * sum(taken.values()), taken
 
         async def is_held() -> bool:
-            return (await town_.order())["stage"] == "held"
+            return bool((await town_.order())["stage"] == "held")
 
         await wait_until(is_held, PATIENCE_SECONDS)
         assert town_.far[:8] in re.findall(r"is held: \d+ bytes from (\w+)", town_.near_log)
