@@ -46,6 +46,8 @@ ORDER = {
     "Place": ("t", "e"),
     "Placed": ("e", "t"),
     "Evict": ("t", "e"),
+    "Seal": ("t", "epsm"),
+    "WantSeal": ("epsm", "t"),
     "WebSeed": ("e", "t"),
     "AskOpen": ("e", "t"),
     "IsOpen": ("t", "e"),
