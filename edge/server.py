@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -20,12 +20,12 @@ from edge.lead import Crew
 from edge.media.child import Limits
 from edge.probes import Probes
 from edge.quarantine import sweep
-from shared import __version__, clock
+from shared import __version__, clock, fellows_file
 from shared.answers import Answers
-from shared.core.actions import Answer, Decline, Serve
+from shared.core.actions import Answer, Decline, Remember, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import ConfigError
-from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
+from shared.core.ids import Address, Kind, Mode, NodeId, parse_addresses, parse_host_port
 from shared.core.manifest import Manifest
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
@@ -47,9 +47,16 @@ QUARANTINE = "quarantine"  # uploads until they are titles
 class Server:
     """A running edge."""
 
-    def __init__(self, config: EdgeConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
+    def __init__(
+        self, config: EdgeConfig, trackers: Sequence[Address], identity: Identity, store: PieceStore
+    ) -> None:
+        tracker, *others = trackers
         admission = Admission(config.publisher_ids(), config.local_publishers, own_host())
-        self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)))
+        self.core = Edge(
+            tracker, admission, Random(SystemRandom().getrandbits(256)),
+            others=others, fellows=fellows_file.load(config.data),
+        )  # fmt: skip
+        self._folder = config.data
         self.store = store
         self._identity = identity
         self._answers = Answers(self._pump)
@@ -122,6 +129,8 @@ class Server:
                 self._ingest.forget(action.node)
             case Answer():
                 self._answers.take(action)
+            case Remember():
+                fellows_file.save(self._folder, action.fellows)
             case TellWorkers():
                 self.crew.tell(action)
 
@@ -158,20 +167,19 @@ class Ready:
         return f"edge ready {self.address}"
 
 
-def tracker_of(config: EdgeConfig) -> Address:
-    """The tracker's address. Raises ConfigError if it is not set."""
+def trackers_of(config: EdgeConfig) -> list[Address]:
+    """The trackers' addresses, ours first. Raises ConfigError if none is set."""
     if config.tracker is None:
         raise ConfigError(
             "edge.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
-    tracker = parse_address(config.tracker)
-    return Address(tracker.node, tracker.at)
+    return [Address(one.node, one.at) for one in parse_addresses(config.tracker)]
 
 
 async def open_server(config: EdgeConfig, identity: Identity) -> Server:
     """A server over this edge's folder. Raises LocalError."""
     store = await trio.to_thread.run_sync(_open_store, config)
-    return Server(config, tracker_of(config), identity, store)
+    return Server(config, trackers_of(config), identity, store)
 
 
 async def serve(
@@ -181,7 +189,7 @@ async def serve(
 
     Raises LocalError if a setting, the key, the store or an address cannot be used.
     """
-    tracker_of(config)
+    trackers_of(config)
     with locked(config.data, "edge.data"):
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         server = await open_server(config, identity)

@@ -22,6 +22,7 @@ from edge.core.crew import (
     EdgeRates,
     Forget,
     Hold,
+    Issuers,
     Say,
     Stray,
     TrackerIs,
@@ -103,6 +104,8 @@ class WorkerServer:
                 await self._forget(InfoHash(word.infohash))
             case TrackerIs():
                 self.core.tracker_is(up=word.up, now=clock.now())
+            case Issuers():
+                self.core.heed(frozenset(NodeId(node) for node in word.trackers))
             case CaughtUp():
                 for infohash in set(self.core.seeding.holdings) - self._named:
                     await self._forget(infohash)

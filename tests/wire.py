@@ -21,7 +21,10 @@ from shared.core.messages import Message
 U32 = (1 << 32) - 1
 ITEM = Limit(0, U32, "")  # of a list of integers
 USUAL = 40  # bytes or items beyond the lower limit; the upper limit has examples of its own
-RECORDS: tuple[type, ...] = (messages.Rendition, messages.Entry, messages.Source, messages.Share)
+RECORDS: tuple[type, ...] = (
+    messages.Rendition, messages.Entry, messages.Source, messages.Share,
+    messages.SwarmHeld, messages.Withdrawn, messages.Fellow,
+)  # fmt: skip
 SPOKEN: tuple[type, ...] = (*messages.ALL, *RECORDS)
 
 PRINTABLE = st.characters(exclude_categories=("C", "Z"), include_characters=" ")  # as str.isprintable
@@ -183,7 +186,8 @@ def _typical_value(field: Field) -> Any:
     plain = plain_type(field)
     if plain is tuple:
         inner = item_type(field)
-        return (7, 8) if inner is int else (typical(inner), typical(inner))
+        pair = (7, 8) if inner is int else (typical(inner), typical(inner))
+        return pair[: field.limit.high]
     if issubclass(plain, Enum):
         return members(field)[0]
     return _sized(field, min(field.limit.high, max(field.limit.low, 5)), least=True)

@@ -94,6 +94,13 @@ class TrackerIs:
 
 
 @dataclass(frozen=True, slots=True)
+class Issuers:
+    """The trackers whose tickets count."""
+
+    trackers: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """All titles were named."""
 
@@ -163,7 +170,7 @@ class Chunk:
 
 Word = (
     Begin | Meet | PassOn | Inherit | Finish | Ready | Failed | Drained
-    | Hold | Forget | TrackerIs | CaughtUp | Say | Stray
+    | Hold | Forget | TrackerIs | Issuers | CaughtUp | Say | Stray
     | EdgeRates | Lost | Asked | PublisherGone | Chunk
 )  # fmt: skip
 

@@ -4,10 +4,11 @@ those who may publish, and registers what became of them with the tracker."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.core.admission import SLOTS, Admission
-from edge.core.crew import CaughtUp, EdgeRates, Forget, Hold, Say, TrackerIs
+from edge.core.crew import CaughtUp, EdgeRates, Forget, Hold, Issuers, Say, TrackerIs
 from shared.core import messages, spare
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -18,6 +19,8 @@ from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import Address, HostPort, InfoHash, NodeId
 from shared.core.manifest import Manifest
 from shared.core.messages import (
+    Fellow,
+    Fellows,
     Hello,
     Join,
     Leave,
@@ -55,7 +58,7 @@ class PublisherLeft:
 class TellWorkers:
     """Each of our workers, or the one of this name, must know."""
 
-    word: Hold | Forget | TrackerIs | CaughtUp | Say
+    word: Hold | Forget | TrackerIs | Issuers | CaughtUp | Say
     worker: int | None = None
 
 
@@ -75,9 +78,15 @@ EdgeAction = Action | BeginUpload | PublisherLeft | TellWorkers
 class Edge:
     """The core of an edge."""
 
-    def __init__(self, tracker: Address, admission: Admission, rng: Dice) -> None:
-        self.link = TrackerLink(tracker, rng)
+    def __init__(
+        self, tracker: Address, admission: Admission, rng: Dice,
+        *, others: Sequence[Address] = (), fellows: Sequence[Fellow] = (),
+    ) -> None:  # fmt: skip
+        """`others`: more trackers of the setting; `fellows`: that were named before."""
+        self.link = TrackerLink(tracker, rng, others=others, fellows=fellows)
+        self.link.attend(True)
         self.seeding = Seeding(tracker.node, SLOTS, sharing=True)
+        self.seeding.heed(tracker.node, self.link.issuers)
         self._admission = admission
         self._rng = rng
         self._at: dict[NodeId, HostPort] = {}
@@ -130,10 +139,11 @@ class Edge:
         self._workers.add(worker)
         for infohash in self.seeding.holdings:
             self._actions.append(TellWorkers(Hold(infohash), worker))
-        for word in (TrackerIs(self.link.up), CaughtUp()):
+        issuers = Issuers(tuple(sorted(self.link.issuers)))
+        for word in (issuers, TrackerIs(self.link.up), CaughtUp()):
             self._actions.append(TellWorkers(word, worker))
 
-    def _tell(self, word: Hold | Forget | TrackerIs) -> None:
+    def _tell(self, word: Hold | Forget | TrackerIs | Issuers) -> None:
         if self._workers:
             self._actions.append(TellWorkers(word))
 
@@ -160,6 +170,7 @@ class Edge:
         """A node said Hello."""
         self._at[node] = at
         if self.link.connected(node, hello):
+            self._heed(node)
             self.seeding.tracker_connected(now)
             self._tell(TrackerIs(True))
 
@@ -193,7 +204,7 @@ class Edge:
                 self.seeding.leave(message, sender)
             case Upload():
                 self._upload(message, sender, self._at[sender])
-            case Schedule() | Registered() | Refusal() if sender == self.link.tracker.node:
+            case Schedule() | Registered() | Refusal() | Fellows() if sender == self.link.tracker.node:
                 self._take_tracker(message, now)
             case _:
                 raise ProtocolError(Reason.UNEXPECTED, type(message).__name__)
@@ -206,11 +217,18 @@ class Edge:
             detail = "your node id is not in the edge's `publishers` setting"
             self.say(sender, Refusal(message.request, Reason.NOT_ALLOWED, detail))
 
-    def _take_tracker(self, message: Schedule | Registered | Refusal, now: float) -> None:
+    def _heed(self, tracker: NodeId) -> None:
+        self.seeding.heed(tracker, self.link.issuers)
+        self._tell(Issuers(tuple(sorted(self.link.issuers))))
+
+    def _take_tracker(self, message: Schedule | Registered | Refusal | Fellows, now: float) -> None:
         if isinstance(message, Schedule):
             self.seeding.announce_seconds = float(message.announce_seconds)
             self._report_seconds = float(message.report_seconds)
             self._report_at = now + self._rng.random() * self._report_seconds
+        elif isinstance(message, Fellows):
+            self.link.learn(message)
+            self._heed(self.link.tracker.node)
         elif not self.link.answered(message.request, message):
             raise ProtocolError(Reason.UNEXPECTED, "an answer to nothing")
 

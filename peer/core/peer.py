@@ -24,6 +24,8 @@ from shared.core.messages import (
     Browse,
     Catalogue,
     Describe,
+    Fellow,
+    Fellows,
     Gone,
     Have,
     HaveMore,
@@ -54,6 +56,8 @@ class PeerSettings:
     mode: Mode
     uplink_rate: float  # bytes per second
     upload_slots: int = 8
+    other_trackers: tuple[Address, ...] = ()  # of the setting, too
+    fellows: tuple[Fellow, ...] = ()  # that the tracker named before
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,14 @@ class Peer:
         self._settings = settings
         self._rng = rng
         self._company = Company()
-        self.link = TrackerLink(settings.tracker, rng)
+        self.link = TrackerLink(
+            settings.tracker, rng, others=settings.other_trackers, fellows=settings.fellows
+        )
         sharing = settings.mode is Mode.SHARED
         self.cap = UploadCap(settings.uplink_rate)
         slots = self.cap.slots(settings.upload_slots)
         self.seeding = Seeding(settings.tracker.node, slots, sharing=sharing)
+        self.seeding.heed(self.link.tracker.node, self.link.issuers)
         self.fetches: dict[InfoHash, Fetch] = {}
         self._kinds: dict[NodeId, Kind] = {}
         self._taken: dict[NodeId, int] = {}
@@ -147,6 +154,7 @@ class Peer:
         self._company.connected.add(node)
         if self.link.connected(node, hello):
             self._locates.clear()
+            self.seeding.heed(node, self.link.issuers)
             self.seeding.tracker_connected(now)
             for fetch in self._awake():
                 fetch.locate_at = min(fetch.locate_at, now)
@@ -184,7 +192,7 @@ class Peer:
                 self._take_holdings(message, sender, now)
             case Refusal():
                 self._refused(message, sender, now)
-            case Schedule() | Redirect() | Catalogue() if sender == self.link.tracker.node:
+            case Schedule() | Redirect() | Catalogue() | Fellows() if sender == self.link.tracker.node:
                 self._take_tracker(message, now)
             case _:
                 raise ProtocolError(Reason.UNEXPECTED, type(message).__name__)
@@ -201,8 +209,11 @@ class Peer:
             case Gone():
                 fetch.gave_up(sender, message.pieces)
 
-    def _take_tracker(self, message: Schedule | Redirect | Catalogue, now: float) -> None:
+    def _take_tracker(self, message: Schedule | Redirect | Catalogue | Fellows, now: float) -> None:
         match message:
+            case Fellows():
+                self.link.learn(message)
+                self.seeding.heed(self.link.tracker.node, self.link.issuers)
             case Schedule():
                 self.seeding.announce_seconds = float(message.announce_seconds)
                 self._report_seconds = float(message.report_seconds)
@@ -293,6 +304,7 @@ class Peer:
 
     def handle_timer(self, now: float) -> None:
         """Dials, announces, reports, locates, rescues: whatever is due."""
+        self.link.attend(any(fetch.wanted(now) for fetch in self._awake()))
         self.link.handle_timer(now)
         if now >= self._spare_at:
             self._spare_at = now + SPARE_EVERY_SECONDS

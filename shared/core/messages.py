@@ -47,6 +47,13 @@ from shared.core.records import Rendition as Rendition
 from shared.core.records import Share as Share
 from shared.core.records import Source as Source
 from shared.core.records import Why as Why
+from shared.core.tier_messages import Fellow as Fellow
+from shared.core.tier_messages import Fellows as Fellows
+from shared.core.tier_messages import Found as Found
+from shared.core.tier_messages import Holds as Holds
+from shared.core.tier_messages import Seek as Seek
+from shared.core.tier_messages import SwarmHeld as SwarmHeld
+from shared.core.tier_messages import Withdrawn as Withdrawn
 
 PROTOCOL_VERSION = 1
 ALPN = "penstock/1"
@@ -105,7 +112,7 @@ class Browse:
     """Asks for a page of the catalogue."""
 
     code: ClassVar[int] = 3
-    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    said_by: ClassVar[frozenset[Kind]] = ANYBODY
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
     request: Request
@@ -118,7 +125,7 @@ class Catalogue:
 
     code: ClassVar[int] = 4
     said_by: ClassVar[frozenset[Kind]] = TRACKER
-    heard_by: ClassVar[frozenset[Kind]] = CLIENTS
+    heard_by: ClassVar[frozenset[Kind]] = ANYBODY
 
     request: Request
     total: Count  # of all titles
@@ -130,7 +137,7 @@ class Describe:
     """Asks what a title is; answered by a Catalogue of one entry, or a Refusal."""
 
     code: ClassVar[int] = 5
-    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    said_by: ClassVar[frozenset[Kind]] = ANYBODY
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
     request: Request
@@ -335,7 +342,7 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
-    | Load | Place | Placed | Evict
+    | Load | Place | Placed | Evict | Holds | Seek | Found | Fellows
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__
