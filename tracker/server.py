@@ -18,9 +18,9 @@ from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_po
 from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
-from shared.node import Introduction, open_node
+from shared.node import Act, Introduction, open_node
 from shared.own_address import reachable
-from tracker import region_file
+from tracker import region_file, tiers
 from tracker.config import TrackerConfig
 from tracker.core.regions import RegionTable
 from tracker.core.tracker import LogRedirect, Tracker, TrackerAction, TrackerSettings
@@ -65,14 +65,15 @@ async def _serve(
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     at = parse_host_port(config.listen)
-    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
+    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, config.region, SOFTWARE)
+    outer = tiers.core_of(config, core, _dice())
     async with open_endpoint(identity, at.host, at.port, setting="tracker.listen") as endpoint:
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
             _side_files(config, core) as log,
-            open_node(endpoint, core, introduction, partial(_act, ledger, log), _refuse_stream) as node,
+            open_node(endpoint, outer, introduction, _acting(config, ledger, log), _refuse_stream) as node,
             ledger.open(node.pump),
-            _open_portal(config, core, tracker) as api,
+            _open_portal(config, core, outer, tracker) as api,
             _open_torrents(config, core),
         ):
             task_status.started(Ready(tracker, api))
@@ -114,6 +115,10 @@ async def _open_torrents(config: TrackerConfig, core: Tracker) -> AsyncIterator[
         nursery.start_soon(door.follow, core.open_torrents)
         yield
         nursery.cancel_scope.cancel()
+
+
+def _acting(config: TrackerConfig, ledger: Ledger, log: RedirectLog | None) -> Act:
+    return partial(tiers.act, config.data, partial(_act, ledger, log))
 
 
 def _act(ledger: Ledger, log: RedirectLog | None, action: TrackerAction) -> None:
@@ -163,9 +168,11 @@ async def _refuse_stream(node: NodeId, stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def _open_portal(config: TrackerConfig, core: Tracker, tracker: Address) -> AsyncIterator[HostPort]:
+async def _open_portal(
+    config: TrackerConfig, core: Tracker, outer: tiers.Core, tracker: Address
+) -> AsyncIterator[HostPort]:
     at = parse_host_port(config.api)
-    app = Portal(core, tracker, SOFTWARE, clock.now()).app(at.host)
+    app = Portal(core, tracker, SOFTWARE, clock.now(), outer).app(at.host)
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(partial(web.serve, app, at.host, at.port, what="tracker.api"))
         yield HostPort(host, port)

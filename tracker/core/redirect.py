@@ -20,7 +20,7 @@ import msgspec
 from shared.core import spare
 from shared.core.dice import Dice
 from shared.core.ids import NODE_ID_BYTES, InfoHash, Kind, NodeId
-from shared.core.messages import Why
+from shared.core.messages import Source, Why
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
 from tracker.core.candidates import WHYS, Candidates, PeerSeen
@@ -54,6 +54,7 @@ class Question:
     origin: NodeId | None = None  # the edge that made the title, from which others can fetch it
     number: int = 0  # of the redirect, for the log
     count: int = PEERS_WANTED
+    elsewhere: bool = False  # an edge of another region holds it, from which ours can fetch it
 
     @property
     def wanted(self) -> float:
@@ -92,6 +93,7 @@ class Answer:
     connections: int
     weighed: Weighed
     fetcher: NodeId | None = None  # the edge that was chosen and has yet to fetch the title
+    abroad: tuple[Source, ...] = ()  # edges of other regions, named by the central tier
 
     def trace(self) -> Trace:
         """The answer and its grounds in words."""
@@ -114,6 +116,7 @@ class Answer:
             dice=weighed.dice,
             connections=self.connections,
             chosen=[(choice.node.hex(), choice.why) for choice in self.choices],
+            abroad=[(source.node.hex(), source.region) for source in self.abroad],
         )
 
 
@@ -137,6 +140,7 @@ class Trace(msgspec.Struct, frozen=True):
     dice: tuple[float, float]
     connections: int
     chosen: list[tuple[str, Why]]
+    abroad: list[tuple[str, str]] = []  # edges that the central tier named, and their regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,7 @@ def _edges_seen(
     region = question.viewer.region
     holding = {node for node in swarm.edges if field.swarms.holds(swarm, node)}
     is_held = any(node in field.edges.states for node in holding)
-    somewhere = is_held or question.origin in field.edges.states
+    somewhere = is_held or question.elsewhere or question.origin in field.edges.states
     edges: list[EdgeSeen] = []
     states: list[EdgeState] = []
     for state in field.edges.order(question.infohash, region):

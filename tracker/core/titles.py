@@ -63,6 +63,12 @@ class Titles:
         self.entries[entry.title_id] = entry
         self._link(entry)
 
+    def drop(self, title_id: TitleId) -> None:
+        """A title is not known here any more."""
+        entry = self.entries.pop(title_id, None)
+        for rendition in entry.renditions if entry else ():
+            self._of_swarm.pop(rendition.infohash, None)
+
     def _link(self, entry: Entry) -> None:
         for rendition in entry.renditions:
             self._of_swarm[rendition.infohash] = (entry, rendition)

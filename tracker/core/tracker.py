@@ -126,6 +126,7 @@ class Tracker:
         self.groups = Groups()
         self.content = Content(self.edges, self.titles, self.swarms)
         self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
+        self._guests: frozenset[NodeId] = frozenset()  # edges that other regions admit
         self._regions = RegionTable()
         self._field = redirect.Field(self.swarms, self.edges)
         self._actions: deque[TrackerAction] = deque()
@@ -141,11 +142,14 @@ class Tracker:
 
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello; if we knew it, it has started anew."""
+        if hello.kind is Kind.TRACKER:
+            self._actions.append(Hangup(node, Reason.NOT_ALLOWED, "this tracker serves no other trackers"))
+            return
         self.swarms.forget(node)
         known = nodes.of_hello(node, at, hello, now)
         known.regions = self._regions
         known.region = self._regions.region_of(at.host) or hello.region
-        if known.kind is Kind.EDGE and self._may_register(known):
+        if known.kind is Kind.EDGE and self._may_serve(known):
             twins = self.edges.joined(node, known.region, at, now)
             if twins:
                 self._refusals += 1
@@ -221,7 +225,7 @@ class Tracker:
         if message.infohash not in self.titles:
             # Refusing would cost the connection; an edge may announce before it registers.
             return
-        if node.kind is Kind.EDGE and not self._may_register(node):
+        if node.kind is Kind.EDGE and not self._may_serve(node):
             return  # anybody can say that it is an edge: nobody is sent to one we do not know
         full = self.swarms.count_of(node.id) >= MAX_SWARMS_PER_NODE
         if full and not self.swarms.has(message.infohash, node.id):
@@ -252,8 +256,10 @@ class Tracker:
             share=self.content.share(message.infohash, now),
             origin=entry.signer,
             number=self._redirects,
+            elsewhere=bool(self.content.abroad.sources(message.infohash)),
         )
         answer = redirect.choose(self._field, question, self._rng, now)
+        answer = self.content.abroad.widen(answer, self.edges_with(message.infohash), self._rng)
         self.content.asked(message.infohash, now)
         self.answers.append(answer)
         if self._settings.log_redirects:
@@ -269,7 +275,8 @@ class Tracker:
         )
         ticket = self._ticket(node.id, message.infohash, now)
         return Redirect(
-            message.request, message.infohash, entry.signer, ticket, answer.connections, sources
+            message.request, message.infohash, entry.signer, ticket, answer.connections,
+            sources + answer.abroad,
         )  # fmt: skip
 
     def _ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
@@ -296,6 +303,21 @@ class Tracker:
 
     def _may_register(self, node: Node) -> bool:
         return self._settings.open_to_edges or node.id in self._settings.edges
+
+    def _may_serve(self, node: Node) -> bool:
+        return self._may_register(node) or node.id in self._guests
+
+    def admit(self, guests: frozenset[NodeId], now: float) -> None:
+        """Edges of other regions may serve here, too, when their own tracker is gone."""
+        for node in [self.nodes[edge] for edge in guests - self._guests if edge in self.nodes]:
+            if node.kind is Kind.EDGE and not self._may_serve(node):
+                self.edges.joined(node.id, node.region, node.at, now)
+        self._guests = guests
+
+    def edges_with(self, infohash: InfoHash) -> frozenset[NodeId]:
+        """The edges here that hold all of a rendition and may be asked."""
+        swarm = self.swarms.swarms.get(infohash)
+        return self.swarms.edges_with(swarm) & self.edges.states.keys() if swarm else frozenset()
 
     def stored(self, order: StoreTitle) -> None:
         """The database has the title."""
