@@ -45,6 +45,7 @@ from shared.core.tracker_link import TrackerLink
 
 REPORT_SHARES = 8
 SPARE_EVERY_SECONDS = 1.0
+ATTENTIVE_SECONDS = 60.0  # after something was wanted, a tracker that dies is missed at once
 FOREVER = float("inf")
 
 
@@ -108,6 +109,7 @@ class Peer:
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._spare_at = 0.0
+        self._wanted_at = -FOREVER
         self._rates = Rates(0, 0, 0, 0, 0)
         self._actions: deque[Action] = deque()
 
@@ -304,7 +306,9 @@ class Peer:
 
     def handle_timer(self, now: float) -> None:
         """Dials, announces, reports, locates, rescues: whatever is due."""
-        self.link.attend(any(fetch.wanted(now) for fetch in self._awake()))
+        if any(fetch.wanted(now) for fetch in self._awake()):
+            self._wanted_at = now
+        self.link.attend(now - self._wanted_at < ATTENTIVE_SECONDS)
         self.link.handle_timer(now)
         if now >= self._spare_at:
             self._spare_at = now + SPARE_EVERY_SECONDS
