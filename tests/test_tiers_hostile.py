@@ -23,6 +23,7 @@ from shared.core.messages import (
     Holds,
     Locate,
     Message,
+    Redirect,
     Refusal,
     Seek,
     Source,
@@ -227,7 +228,7 @@ def test_dice_spread_edges_abroad() -> None:
     for number in range(20):
         viewer = tiers.join("south", f"viewer {Random(number).random()}")
         (answer,) = tiers.say("south", Locate(1, SWARM), viewer)
-        sources = getattr(answer, "sources", ())
-        assert len(sources) == 2
-        first.add(sources[0].node)
+        assert isinstance(answer, Redirect)
+        assert len(answer.sources) == 2
+        first.add(answer.sources[0].node)
     assert len(first) >= 3

@@ -22,7 +22,8 @@ async def test_regions_serve_each_other_and_outlive_their_trackers(tmp_path: Pat
                 nursery.start_soon(house.start_viewer, name, "south")
 
         async def is_shown() -> bool:
-            return (await ask(house.apis["central"], "/api/v1/tiers"))["fellows"][0]["edges"] == 1
+            told = await ask(house.apis["central"], "/api/v1/tiers")
+            return bool(told["fellows"][0]["edges"] == 1)
 
         await wait_until(is_shown, 10)
         # A miss in the south is served by the north's edge, and says why.
@@ -31,7 +32,8 @@ async def test_regions_serve_each_other_and_outlive_their_trackers(tmp_path: Pat
         got = await peer_says(house.doors["first"], title)
         assert (got["edge_bytes"], got["peer_bytes"]) == (len(whole), 0)
         (redirect, *_) = (await ask(house.apis["south"], "/api/v1/redirects"))["redirects"]
-        assert redirect["abroad"] == [[house.edge.node.hex(), ""]] if house.edge else False
+        assert house.edge is not None
+        assert redirect["abroad"] == [[house.edge.node.hex(), ""]]
         # Then viewers of the south serve each other.
         path = await open_title(house.doors["second"], title)
         assert await fetch_bytes(f"{house.doors['second']}{path}?download") == whole
@@ -54,7 +56,7 @@ async def test_regions_serve_each_other_and_outlive_their_trackers(tmp_path: Pat
 
             async def moved() -> bool:
                 told = await ask(door, "/api/v1/statistics")
-                return told["tracker_used"] == str(house.trackers["north"]) and told["tracker_up"]
+                return bool(told["tracker_up"]) and told["tracker_used"] == str(house.trackers["north"])
 
             await wait_until(moved, 10)
             assert trio.current_time() - killed_at < FOUND_WITHIN_SECONDS
