@@ -64,7 +64,7 @@ def act(folder: Path, otherwise: Callable[[Any], None], action: Any) -> None:
     """Carries out what only cores of tiers order; `otherwise` gets the rest."""
     match action:
         case Note():
-            log.warning("%s", action.text)
+            log.log(logging.WARNING if action.is_trouble else logging.INFO, "%s", action.text)
         case Remember():
             fellows_file.save(folder, action.fellows)
         case _:

@@ -68,6 +68,7 @@ class Note:
     """Something for the operator's log."""
 
     text: str
+    is_trouble: bool = True
 
 
 CentralAction = Send | Hangup | Remember | Note

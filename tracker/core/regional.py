@@ -84,7 +84,8 @@ class Regional:
             self._said_gone = False
             self._deltas.begin(now)
             self._actions.append(Attend(node, True))
-            self._actions.append(Note(f"the central tier at {self.link.tracker.at} is reached"))
+            text = f"the central tier at {self.link.tracker.at} is reached"
+            self._actions.append(Note(text, is_trouble=False))
             return
         self.tracker.connected(node, at, hello, now)
         if hello.kind in HOLDERS and self._fellows and node in self.tracker.nodes:
