@@ -167,6 +167,8 @@ def test_a_title_kept_to_groups_stays_in_its_region() -> None:
     tiers = two()
     north, viewer = tiers.regional("north").tracker, tiers.join("south", "viewer")
     tiers.say("south", Locate(1, SWARM), viewer)
+    copy = tiers.join("south", "edge s", Kind.EDGE)  # holding a copy here opens nothing, either
+    tiers.say("south", announce(SWARM, spare=7), copy)
     north.groups.keep(FILM.title_id, ["friends"])
     tiers.run(40)  # longer than an answer of the central tier is news
     (answer,) = tiers.say("south", Locate(2, SWARM), viewer)

@@ -164,7 +164,7 @@ def test_one_key_at_two_places_is_told_apart() -> None:
 TIER_MESSAGES = st.one_of([wire.spoken(kind) for kind in (Holds, Seek, Browse, Found, Fellows, Refusal)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(TIER_MESSAGES, max_size=12))
 def test_the_central_core_survives_any_messages(said: list[Message]) -> None:
     """Whatever a regional tracker says, every order of the core can be carried out, and others are served."""
@@ -179,7 +179,7 @@ def test_the_central_core_survives_any_messages(said: list[Message]) -> None:
     assert answer.request == 7
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(TIER_MESSAGES, max_size=12))
 def test_a_region_survives_any_central_tier(said: list[Message]) -> None:
     """Whatever the central tracker says, the region finds its own titles as before."""

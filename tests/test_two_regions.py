@@ -14,7 +14,7 @@ FOUND_WITHIN_SECONDS = 3.0
 
 
 async def test_regions_serve_each_other_and_outlive_their_trackers(tmp_path: Path) -> None:
-    film = small_film(tmp_path, 12, height=720)
+    film = small_film(tmp_path, 12, height=360)
     async with open_regions(tmp_path) as house:
         title = await house.publish(film, "A film of the north")
         async with trio.open_nursery() as nursery:

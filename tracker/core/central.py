@@ -138,7 +138,7 @@ class Central:
             request = getattr(message, "request", 1)
             self._actions.append(Send(sender, Refusal(request, refusal.reason, refusal.detail)))
         except ProtocolError as error:
-            region.incoming, region.sequence = None, 0
+            region.up, region.incoming = False, None  # what is under way is not listened to
             self._actions.append(Hangup(sender, error.reason, error.detail))
             self._actions.append(Note(f"hung up on the tracker of region {region.name!r}: {error}"))
 

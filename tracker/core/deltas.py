@@ -41,8 +41,8 @@ class Deltas:
     def begin(self, now: float) -> None:
         """The central tier is reached, and knows nothing."""
         self.sequence = 0
-        self._told.clear()
-        self._told_entries.clear()
+        for said in (self._told, self._told_entries, self._entries, self._withdrawn, self._swarms):
+            said.clear()
         self._open_round()
         self.due_at = now
 

@@ -130,7 +130,10 @@ class Regional:
 
     def _misses(self, infohash: InfoHash, now: float) -> bool:
         """Whether the central tier could know of somebody that this region lacks."""
-        return not self.tracker.edges_with(infohash) and not self._abroad.is_fresh(infohash, now)
+        entry = self.tracker.title_of(infohash)
+        borrowed = entry is not None and entry.title_id in self._deltas.borrowed  # may be withdrawn
+        here = not borrowed and self.tracker.edges_with(infohash)
+        return not here and not self._abroad.is_fresh(infohash, now)
 
     def _seek(self, message: Locate | Announce, sender: NodeId, now: float) -> bool:
         is_new = message.infohash not in self._waiting.questions
@@ -279,6 +282,7 @@ class Regional:
                 action = self.link.next_action()
             if not isinstance(action, Answer):
                 return action
+            self._sought.pop(action.request, None)
             relayed = self._relayed.pop(action.request, None)
             if relayed is not None:
                 self._relay_back(*relayed, action.message)
