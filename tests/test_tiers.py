@@ -219,6 +219,17 @@ def test_nodes_hear_of_fellows_after_the_schedule() -> None:
     assert [type(m) for m in tiers.heard[tool]] == [Schedule]
 
 
+def test_a_tracker_of_many_nodes_asks_newcomers_for_patience_but_no_edge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tracker.core.regional.HASTY_NODES", 2)
+    tiers = two()
+    names = [tiers.join("south", f"pc {number}") for number in range(3)]
+    names.append(tiers.join("south", "edge s", Kind.EDGE))
+    calm = [m.calm for name in names for m in tiers.heard[name] if isinstance(m, Fellows)]
+    assert calm == [0, 0, 1, 0]
+
+
 def test_the_edge_of_this_region_fetches_what_only_another_region_holds() -> None:
     tiers = two()
     edge = tiers.join("south", "edge s", Kind.EDGE)

@@ -107,6 +107,10 @@ def test_haste_only_where_there_is_somebody_else_to_turn_to() -> None:
     assert orders(core) == []
     core.learn(Fellows((fellow(B),)))
     assert Attend(A.node, True) in orders(core)
+    core.learn(Fellows((fellow(B),), calm=1))
+    assert orders(core) == [Attend(A.node, False)]
+    core.learn(Fellows((fellow(B),)))
+    assert orders(core) == [Attend(A.node, True)]
     core.attend(False)
     assert orders(core) == [Attend(A.node, False)]
 

@@ -96,3 +96,4 @@ class Fellows:
 
     trackers: Annotated[tuple[Fellow, ...], Limit(0, MAX_FELLOWS, "without the one that hears it")]
     edges: Annotated[bytes, Limit(0, MAX_ADMITTED * NODE_ID_BYTES, "node ids, one after the other")] = b""
+    calm: Annotated[int, Limit(0, 1, "1: too many nodes are here to be pinged every second by each")] = 0

@@ -47,6 +47,7 @@ class TrackerLink:
         self._dialled: set[NodeId] = set()  # and not heard of since
         self._attentive = False
         self._hasty = False  # as the shell was told
+        self._calm = False  # our tracker asked us not to be hasty
         self._retry_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._next_request = 1
@@ -75,7 +76,9 @@ class TrackerLink:
 
     def learn(self, message: Fellows) -> None:
         """Our tracker named its fellows. Raises ProtocolError for an address that is none."""
+        self._calm = bool(message.calm)
         if self._current not in self._own or message.trackers == self.fellows:
+            self._attend()
             return
         try:
             self._follow(message.trackers)
@@ -100,7 +103,7 @@ class TrackerLink:
             self._actions.append(Hangup(before.node, Reason.CANCELLED, "the tracker before it is back"))
         self._abandon()
         self._current = self._candidates[place]
-        self.up, self._hasty = True, False
+        self.up, self._hasty, self._calm = True, False, False
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._next_candidate = 0
         self._retry_at = FOREVER
@@ -145,7 +148,7 @@ class TrackerLink:
             self._attend()
 
     def _attend(self) -> None:
-        hasty = self._attentive and len(self._candidates) > 1  # else haste is of no use
+        hasty = self._attentive and not self._calm and len(self._candidates) > 1  # else of no use
         if self.up and hasty != self._hasty:
             self._hasty = hasty
             self._actions.append(Attend(self._current.node, hasty))

@@ -18,7 +18,7 @@ from shared.core.actions import Action, Answer, Attend, Hangup, Remember, Send
 from shared.core.dice import Dice
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.fields import HOLDERS
-from shared.core.ids import NODE_ID_BYTES, Address, HostPort, InfoHash, NodeId
+from shared.core.ids import NODE_ID_BYTES, Address, HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import (
     Announce,
     Browse,
@@ -41,6 +41,7 @@ from tracker.core.tracker import PAGE_ENTRIES, Tracker, TrackerAction
 from tracker.core.waiting import Waiting
 
 SEEK_SECONDS = 1.5  # a viewer waits for the central tier no longer
+HASTY_NODES = 500  # that may ping us every second: a sixth of a core; those that come later are patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,11 @@ class Regional:
             return
         self.tracker.connected(node, at, hello, now)
         if hello.kind in HOLDERS and self._fellows and node in self.tracker.nodes:
-            self._actions.append(Send(node, Fellows(self._fellows)))
+            self._introduce(node, hello.kind)
+
+    def _introduce(self, node: NodeId, kind: Kind) -> None:
+        calm = kind is not Kind.EDGE and len(self.tracker.nodes) > HASTY_NODES
+        self._actions.append(Send(node, Fellows(self._fellows, calm=int(calm))))
 
     def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
         """A connection ended, or the central tier could not be dialled."""
@@ -213,7 +218,7 @@ class Regional:
         self._actions.append(Remember(self._fellows))
         for node in self.tracker.nodes.values():
             if node.kind in HOLDERS:
-                self._actions.append(Send(node.id, Fellows(self._fellows)))
+                self._introduce(node.id, node.kind)
 
     def _learn(self, message: Found | Refusal, infohash: InfoHash, now: float) -> None:
         forgotten: list[InfoHash] = []
