@@ -12,7 +12,7 @@ import trio
 
 from edge.channel import Channel, ChannelEnded
 from edge.config import EdgeConfig
-from edge.core.crew import Begin, Failed, Finish, Inherit, Meet, PassOn, Ready
+from edge.core.crew import Begin, Drain, Failed, Finish, Inherit, LeadLost, Meet, PassOn, Ready, StandFor
 from edge.server import open_server, trackers_of
 from edge.worker import WorkerServer, wait_read
 from shared.cli import configure_logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Runs until the supervisor says so, or is gone; signals are for it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     trio.run(_obey, socket.socket(fileno=int(sys.argv[1])))
 
@@ -75,6 +75,8 @@ async def _lead(
                 match word:
                     case Meet() if sock is not None:
                         nursery.start_soon(server.crew.lead, word.name, sock)
+                    case Drain():
+                        server.set_draining(word.draining)
                     case Finish():
                         break
                     case _:
@@ -110,6 +112,12 @@ async def _work(
         nursery.cancel_scope.cancel()
 
 
+async def _follow(server: WorkerServer, lead: int, sock: socket.socket, supervisor: Channel) -> None:
+    """Task: one lead, to its end. Whether that was the lead's end or only the channel's, we cannot see."""
+    await server.follow(sock)
+    supervisor.send(LeadLost(lead))
+
+
 async def _listen(
     config: EdgeConfig,
     server: WorkerServer,
@@ -122,13 +130,15 @@ async def _listen(
         word, sock = await supervisor.receive()
         match word:
             case Meet() if sock is not None:
-                nursery.start_soon(server.follow, sock)
+                nursery.start_soon(_follow, server, word.name, sock, supervisor)
             case Inherit() if sock is not None:
                 nursery.start_soon(server.inherit, sock)
             case PassOn() if sock is not None:
                 heir = Channel(sock)
                 nursery.start_soon(heir.write_forever)
                 nursery.start_soon(server.leave, heir, float(config.worker_grace), supervisor)
+            case StandFor():
+                server.stand_for(word.berth)
             case Finish():
                 finish.set()
             case _:

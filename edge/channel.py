@@ -59,14 +59,25 @@ class Channel:
     async def write_forever(self) -> None:
         """Task: returns when the other end is gone."""
         with self._queue:
-            async for packet, sock in self._queue:
-                try:
-                    await self._write(packet, sock)
-                except OSError:
-                    return
-                finally:
-                    if sock is not None:
-                        sock.close()
+            try:
+                async for packet, sock in self._queue:
+                    try:
+                        await self._write(packet, sock)
+                    finally:
+                        if sock is not None:
+                            sock.close()
+            except OSError:
+                return
+            finally:
+                self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
+        """Nobody will read it: what was to be given away is closed."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                _, sock = self._queue.receive_nowait()
+                if sock is not None:
+                    sock.close()
 
     async def _write(self, packet: bytes, sock: socket.socket | None) -> None:
         numbers = array.array("i", [] if sock is None else [sock.fileno()])

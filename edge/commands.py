@@ -34,6 +34,7 @@ def edge(
 
     The tracker's operator must know it first: give them what `penstock edge --print-id` prints.
     `--print-config` shows every setting; the edge says its address for publishers once it is ready.
+    SIGUSR1 makes it drain: viewers who are here are served, nobody new is sent. Again, and it goes on.
     """
     from edge.config import EdgeConfig
     from shared import config as settings
@@ -59,6 +60,8 @@ def edge(
 
 
 def _run(chosen: EdgeConfig) -> None:
+    import signal
+
     import trio
 
     from edge.server import serve
@@ -69,7 +72,13 @@ def _run(chosen: EdgeConfig) -> None:
 
     async def serve_and_say() -> None:
         async with trio.open_nursery() as nursery:
-            print(await nursery.start(run, chosen), flush=True)
+            with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+                ready = await nursery.start(run, chosen)
+                print(ready, flush=True)
+                draining = False
+                async for _ in signals:
+                    draining = not draining
+                    ready.set_draining(draining)
 
     configure_logging(chosen.log_level)
     run_daemon(serve_and_say)

@@ -11,7 +11,7 @@ from msgspec import Meta
 from edge.core.admission import MAX_WORKERS
 from shared.core.errors import LocalError
 from shared.core.ids import NodeId, parse_node_id
-from shared.core.units import Duration, Size, parse_duration, parse_size
+from shared.core.units import Duration, Rate, Size, parse_duration, parse_rate, parse_size
 from shared.setting_types import AddressText, HostPortText, LogLevel
 
 
@@ -36,6 +36,26 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = HostPortText("[::]:4431")
 
+    http: Annotated[
+        HostPortText | None,
+        Meta(
+            description="A TCP port where stock BitTorrent clients may fetch titles that are for everybody, "
+            "as from a web seed (BEP 19), if the tracker has its setting `bittorrent`; left out, there is "
+            "none. What is sent there is not encrypted. With several workers the process that takes uploads "
+            "serves it.",
+            examples=["[::]:8440"],
+        ),
+    ] = None
+
+    http_rate: Annotated[
+        Rate | None,
+        Meta(
+            description="What stock clients may take together; left out, as much as the line carries, beside "
+            "viewers.",
+            examples=["200 Mbit/s"],
+        ),
+    ] = None
+
     region: Annotated[
         str, Meta(description="Where this edge is, if its tracker names regions; else empty.", max_length=32)
     ] = ""
@@ -48,9 +68,22 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = Path("~/.local/share/penstock/edge")
 
-    quota: Annotated[Size, Meta(description="The disk space that published titles may take.")] = parse_size(
-        "100 GB"
-    )
+    quota: Annotated[
+        Size,
+        Meta(
+            description="The disk space that titles may take: those published here, which stay, and those "
+            "that the tracker orders, which make room for each other."
+        ),
+    ] = parse_size("100 GB")
+
+    capacity: Annotated[
+        Rate,
+        Meta(
+            description="What this edge's line can send. The tracker shares viewers out by it: an edge "
+            "of twice the capacity is given twice as many. State what the line really carries, or what "
+            "may be used of it; it is no limit."
+        ),
+    ] = parse_rate("1 Gbit/s")
 
     publishers: Annotated[
         tuple[str, ...],
@@ -100,6 +133,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         self.publisher_ids()
+        if self.http_rate is not None and not self.http_rate > 0:
+            raise LocalError("http_rate: must be more than 0; leave `http` out to give stock clients nothing")
 
     def publisher_ids(self) -> frozenset[NodeId]:
         """Who may publish. Raises LocalError that starts with the setting's name."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from edge.core.edge import Edge
+from edge.core.shelf import room_of
 from edge.media.child import Limits, Prepared, prepare
 from edge.quarantine import Landing, Order, sweep
 from shared import clock
@@ -72,7 +73,8 @@ class Job:
 
 
 class Ingest:
-    """All uploads of an edge. `pump` carries out what the core decided; `ask` waits for the tracker."""
+    """All uploads of an edge. `pump` carries out what the core decided, `ask` waits for the tracker,
+    `make_room` gives up what the tracker ordered, if it must."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class Ingest:
         tracker: Address,
         pump: Callable[[], None],
         ask: Ask,
+        make_room: Callable[[int], Awaitable[None]],
     ) -> None:
         self._core = core
         self._identity = identity
@@ -95,6 +98,7 @@ class Ingest:
         self._tracker = tracker
         self._pump = pump
         self._ask = ask
+        self._make_room = make_room
         self._jobs: dict[bytes, Job] = {}
         self._titles: dict[TitleId, Manifest] = {}
         self._media = trio.CapacityLimiter(PREPARED_AT_ONCE)
@@ -289,8 +293,9 @@ class Ingest:
 
     async def _file(self, job: Job, manifest: Manifest) -> None:
         if manifest.infohash not in self._store.infohashes():
+            await self._make_room(room_of(manifest.length))
             await trio.to_thread.run_sync(self._store.add_manifest, manifest)
-            self._store.pin(manifest.infohash)
+            await trio.to_thread.run_sync(self._store.pin, manifest.infohash)
             job.fresh = True
         try:
             await self._fill(job, manifest)
@@ -308,7 +313,7 @@ class Ingest:
             del self._titles[manifest.title_id]
         self._core.forget(manifest.infohash)
         self._pump()
-        self._store.unpin(manifest.infohash)
+        await trio.to_thread.run_sync(self._store.unpin, manifest.infohash)
         await trio.to_thread.run_sync(self._store.remove, manifest.infohash)
 
     def _progress(self, job: Job) -> Callable[[str, float], None]:

@@ -11,14 +11,16 @@ from typing import Any
 import trio
 
 from edge.channel import Channel, ChannelEnded
+from edge.core.coming import Wish
 from edge.core.crew import (
     Asked,
     Chunk,
-    EdgeRates,
     Loads,
     Lost,
     PublisherGone,
     Stray,
+    Wanted,
+    Watched,
     Word,
 )
 from edge.core.edge import Edge, TellWorkers
@@ -30,6 +32,7 @@ from shared.core.bulk import UploadRequest
 from shared.core.errors import ConnectionLost, LocalError, ProtocolError, Reason, RemoteError
 from shared.core.ids import HostPort, NodeId
 from shared.core.messages import Upload
+from shared.core.rates import Rates
 from shared.piece_store import PieceStore
 
 log = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class Crew:
             if action.worker in (None, name):
                 channel.send(action.word)
 
-    def with_own(self, own: EdgeRates) -> EdgeRates:
+    def with_own(self, own: Rates) -> Rates:
         """The load of the whole node."""
         return self._loads.with_own(own)
 
@@ -105,7 +108,7 @@ class Crew:
 
     async def _take(self, name: int, word: Word) -> None:
         match word:
-            case EdgeRates():
+            case Rates():
                 self._loads.take(name, word)
                 self._now_serves(name)
             case Asked():
@@ -120,6 +123,10 @@ class Crew:
             case Lost():
                 await trio.to_thread.run_sync(self._store.look_again, word.infohash)
                 self._core.lost(word.infohash, word.piece, clock.now())
+            case Wanted():
+                self._core.wished(Wish(word.infohash, word.piece, word.deadline), clock.now())
+            case Watched():
+                self._core.watched(name, word.infohash, clock.now(), is_open=word.is_open)
             case _:
                 raise ChannelEnded(f"a worker said {type(word).__name__}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -13,20 +13,23 @@ import trio
 
 from edge.config import EdgeConfig
 from edge.core.admission import Admission
-from edge.core.crew import EdgeRates
-from edge.core.edge import BeginUpload, Edge, PublisherLeft, TellWorkers
+from edge.core.edge import BeginUpload, Edge, EdgeSettings, PublisherLeft, TellWorkers
+from edge.core.outbox import GiveUp, Note
+from edge.fetching import Fetching
 from edge.ingest import Ingest
 from edge.lead import Crew
 from edge.media.child import Limits
 from edge.probes import Probes
 from edge.quarantine import sweep
-from shared import __version__, clock, fellows_file
+from edge.web_seed import WebSeed
+from shared import SOFTWARE, clock, fellows_file
 from shared.answers import Answers
-from shared.core.actions import Answer, Decline, Remember, Serve
+from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Remember, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import ConfigError
 from shared.core.ids import Address, Kind, Mode, NodeId, parse_addresses, parse_host_port
 from shared.core.manifest import Manifest
+from shared.core.rates import Rates
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
@@ -39,7 +42,6 @@ from shared.stream import Stream
 
 log = logging.getLogger(__name__)
 
-SOFTWARE = f"penstock {__version__}"
 MEASURE_SECONDS = 0.5
 QUARANTINE = "quarantine"  # uploads until they are titles
 
@@ -52,12 +54,14 @@ class Server:
     ) -> None:
         tracker, *others = trackers
         admission = Admission(config.publisher_ids(), config.local_publishers, own_host())
+        settings = EdgeSettings(identity.id, float(config.capacity), int(config.quota))
         self.core = Edge(
-            tracker, admission, Random(SystemRandom().getrandbits(256)),
+            tracker, admission, Random(SystemRandom().getrandbits(256)), settings,
             others=others, fellows=fellows_file.load(config.data),
         )  # fmt: skip
         self._folder = config.data
         self.store = store
+        self._fetching = Fetching(self.core, store, self._pump)
         self._identity = identity
         self._answers = Answers(self._pump)
         limits = Limits(memory_bytes=int(config.media_memory), wall_seconds=float(config.media_time))
@@ -71,10 +75,13 @@ class Server:
             tracker,
             self._pump,
             self._answers.wait,
+            self._fetching.make_room,
         )
         self.crew = Crew(self.core, store, self._ingest, self._pump)
         self._serving = Serving(self.core, store, self._pump)
         self._probes = Probes()
+        self._web_seed = WebSeed(self.core, store, self._answers.wait, config.http_rate)
+        self._http = config.http
         self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
         self._line: LineMeter
         self.node: Node
@@ -89,11 +96,21 @@ class Server:
         async with open_node(endpoint, self.core, self._introduction, self._act, self._on_stream) as node:
             self.node = node
             self._ingest.nursery = node.nursery
+            self._fetching.node = node
             await self._resume()
             node.nursery.start_soon(self._measure)
             node.nursery.start_soon(self._ingest.keep_swept)
+            if self._http is not None:
+                at = parse_host_port(self._http)
+                self.core.open_web_seed(await node.nursery.start(self._web_seed.serve, at))
             node.pump()
             yield
+
+    def set_draining(self, draining: bool) -> None:
+        """The tracker shall send nobody new, or again."""
+        log.info("this edge %s", "drains: nobody new is sent here" if draining else "drains no more")
+        self.core.set_draining(draining, clock.now())
+        self._pump()
 
     async def _resume(self) -> None:
         for infohash in self.store.infohashes():
@@ -105,7 +122,7 @@ class Server:
                 log.warning("%s was not filed to its end and is removed; publish it again", manifest.title)
                 await trio.to_thread.run_sync(self.store.remove, infohash)
                 continue
-            self.store.pin(infohash)
+            await trio.to_thread.run_sync(self.store.pin, infohash)
             self.core.hold(manifest, held, clock.now())
             if len(held) == manifest.piece_count:
                 self._ingest.know(manifest)
@@ -133,6 +150,8 @@ class Server:
                 fellows_file.save(self._folder, action.fellows)
             case TellWorkers():
                 self.crew.tell(action)
+            case Ask() | Cancel() | AskManifest() | GiveUp() | Note():
+                self._fetching.act(action)
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
@@ -146,10 +165,10 @@ class Server:
     async def _measure(self) -> None:
         while True:
             self._line.read()
-            own = EdgeRates(
-                self._line.up_rate(),
+            own = Rates(
+                self._line.up_rate() + self._web_seed.up_rate(),
                 self._line.down_rate(),
-                self._serving.served_bytes,
+                self._serving.served_bytes + self._web_seed.sent_bytes,
                 self.store.statistics().used_bytes,
                 self._line.connections,
             )
@@ -162,6 +181,7 @@ class Ready:
     """Where a running edge can be reached."""
 
     address: Address
+    set_draining: Callable[[bool], None]
 
     def __str__(self) -> str:
         return f"edge ready {self.address}"
@@ -200,7 +220,8 @@ async def serve(
             ) as endpoint,
             server.run(endpoint),
         ):
-            task_status.started(Ready(Address(identity.id, reachable(endpoint.local))))
+            at = reachable(endpoint.local)
+            task_status.started(Ready(Address(identity.id, at), server.set_draining))
             await trio.sleep_forever()
 
 

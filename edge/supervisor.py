@@ -15,13 +15,27 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
 from edge.channel import Channel, ChannelEnded, pair
 from edge.config import EdgeConfig
-from edge.core.crew import Begin, Drained, Failed, Finish, Inherit, Meet, PassOn, Pauses, Ready
+from edge.core.crew import (
+    Begin,
+    Drain,
+    Drained,
+    Failed,
+    Finish,
+    Inherit,
+    LeadLost,
+    Meet,
+    PassOn,
+    Pauses,
+    Ready,
+    StandFor,
+)
 from edge.server import Ready as EdgeReady
 from edge.server import trackers_of
 from shared.core.errors import LocalError
@@ -54,7 +68,7 @@ class Child:
         self.drained = trio.Event()
         self.gone = trio.Event()
 
-    async def listen(self) -> None:
+    async def listen(self, lead_lost: Callable[[Child, int], None]) -> None:
         """Task: what it says, until its end."""
         try:
             while True:
@@ -67,6 +81,8 @@ class Child:
                         self.failure = word.text
                     case Drained():
                         self.drained.set()
+                    case LeadLost():
+                        lead_lost(self, word.name)
                     case _:
                         raise ChannelEnded(f"a child said {type(word).__name__}")
         except ChannelEnded:
@@ -120,6 +136,7 @@ class Supervisor:
         ]
         self._names = 0
         self._leading: Child | None = None
+        self._draining = False
         self._working: list[Child] = []
 
     async def begin(self) -> None:
@@ -134,6 +151,7 @@ class Supervisor:
     async def _man(self, post: Post) -> None:
         post.child = await self._start(post, post.free_berth())
         self._steer()
+        _answer_for_the_dead(post)
 
     def pids(self) -> list[int]:
         """The lead's process id, then the workers'."""
@@ -153,6 +171,12 @@ class Supervisor:
                 await self._replace(post)
         async with self._lead.changing:
             await self._replace_lead()
+
+    def set_draining(self, draining: bool) -> None:
+        """The tracker shall send nobody new, or again."""
+        self._draining = draining
+        if self._leading is not None:
+            self._leading.channel.send(Drain(draining))
 
     # -- one process ------------------------------------------------------------------------------
 
@@ -182,7 +206,7 @@ class Supervisor:
         self._names += 1
         child = Child(self._names, berth, process, channel)
         self._nursery.start_soon(channel.write_forever)
-        self._nursery.start_soon(child.listen)
+        self._nursery.start_soon(child.listen, self._lead_lost)
         return child
 
     def _begin(self, post: Post, child: Child) -> None:
@@ -191,6 +215,8 @@ class Supervisor:
         child.channel.send(begin, self._sockets[child.berth].dup())
         if post is self._lead:
             self._leading = child
+            if self._draining:
+                child.channel.send(Drain(True))
             self._working = [worker for worker in self._working if not worker.gone.is_set()]
             for worker in self._working:
                 _introduce(child, worker)
@@ -228,6 +254,7 @@ class Supervisor:
                     lived_seconds = 0.0
                 else:
                     self._join_heir(post)
+                    _answer_for_the_dead(post)
                     return
 
     # -- replacing ----------------------------------------------------------------------------------
@@ -264,7 +291,35 @@ class Supervisor:
         with trio.move_on_after(END_SECONDS):
             await old.gone.wait()
         old.process.kill()
+        _answer_for_the_dead(post)
         log.info("the process %d has ended", old.process.pid)
+
+    def _lead_lost(self, worker: Child, lead_name: int) -> None:
+        """A worker's channel to a lead ended: it is of no use if that lead lives on without it."""
+        lead = self._leading
+        if lead is not None and lead.name == lead_name:
+            self._nursery.start_soon(self._replace_orphan, worker, lead)
+
+    async def _replace_orphan(self, worker: Child, lead: Child) -> None:
+        """Task: replaces a worker that lost its lead, unless that ended: then the next one comes to it."""
+        with trio.move_on_after(2 * END_SECONDS):  # who is told to end is killed after half of that
+            await lead.gone.wait()
+        post = next((post for post in self._workers if post.child is worker), None)
+
+        def is_orphan() -> bool:
+            is_there = not worker.gone.is_set() and (post is None or post.child is worker)
+            return is_there and self._leading is lead and not lead.gone.is_set()
+
+        if post is None:
+            if is_orphan() and not worker.is_ready:
+                worker.process.kill()  # it will never be: whoever waits for it tries again
+            return
+        while is_orphan():
+            async with post.changing:
+                if is_orphan() and post.leaving is None:
+                    log.error("%s has lost the lead, which lives on: it is replaced", post.title)
+                    await self._replace(post)
+            await trio.sleep(END_SECONDS)  # until it can be: another may be leaving, or none could start
 
     async def _replace_lead(self) -> None:
         """Nobody but the tracker is connected to it, so the new one may begin when the old one is gone."""
@@ -294,6 +349,13 @@ class Supervisor:
         steer(self._sockets[0], table)
 
 
+def _answer_for_the_dead(post: Post) -> None:
+    """Where nobody is any more, whoever stands there now tells clients that their connections are gone."""
+    if post.leaving is None and post.child is not None:
+        for berth in set(post.berths) - {post.child.berth}:
+            post.child.channel.send(StandFor(berth))
+
+
 def _introduce(lead: Child, worker: Child) -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lead.channel.send(Meet(worker.name), near)
@@ -318,7 +380,7 @@ async def supervise(
                 await supervisor.begin()
                 await nursery.start(supervisor.renew_on_signal)
                 at = reachable(host_port(sockets[0].getsockname()))
-                task_status.started(EdgeReady(Address(identity.id, at)))
+                task_status.started(EdgeReady(Address(identity.id, at), supervisor.set_draining))
                 await trio.sleep_forever()
         finally:
             for sock in sockets:

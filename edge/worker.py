@@ -19,8 +19,9 @@ from edge.core.crew import (
     CaughtUp,
     Chunk,
     Drained,
-    EdgeRates,
+    Expect,
     Forget,
+    Gained,
     Hold,
     Issuers,
     Say,
@@ -31,12 +32,13 @@ from edge.core.crew import (
 from edge.core.worker import TellLead, Worker
 from edge.piped import pipe
 from edge.probes import Probes
-from shared import __version__, clock
+from shared import SOFTWARE, clock
 from shared.core import messages
 from shared.core.actions import Decline, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import Reason, Refused
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId
+from shared.core.rates import Rates
 from shared.endpoint import Endpoint
 from shared.line_meter import LineMeter
 from shared.node import Introduction, Node, open_node
@@ -60,8 +62,7 @@ class WorkerServer:
         self._store = store
         self._serving = Serving(self.core, store, self._pump)
         self._probes = Probes()
-        software = f"penstock {__version__}"
-        self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, software)
+        self._introduction = Introduction(Kind.EDGE, Mode.SHARED, config.region, SOFTWARE)
         self._named: set[InfoHash] = set()  # by the lead that is here now
         self._lead: Channel | None = None
         self._heir: Channel | None = None
@@ -100,6 +101,11 @@ class WorkerServer:
         match word:
             case Hold():
                 await self._hold(InfoHash(word.infohash))
+            case Expect():
+                self.core.expect(InfoHash(word.infohash), clock.now(), ended=word.ended)
+            case Gained():
+                self._store.look_for(InfoHash(word.infohash), word.piece)
+                self.core.gained(InfoHash(word.infohash), word.piece, clock.now())
             case Forget():
                 await self._forget(InfoHash(word.infohash))
             case TrackerIs():
@@ -167,9 +173,11 @@ class WorkerServer:
         line = LineMeter(endpoint)
         while True:
             line.read()
+            self.core.look_around()
+            self._pump()
             if self._lead is not None:
                 served = self._serving.served_bytes
-                self._lead.send(EdgeRates(line.up_rate(), line.down_rate(), served, 0, line.connections))
+                self._lead.send(Rates(line.up_rate(), line.down_rate(), served, 0, line.connections))
             await trio.sleep(MEASURE_SECONDS)
 
     # -- another worker before or after this one ------------------------------------------------------
@@ -178,6 +186,11 @@ class WorkerServer:
         """A stranger's datagram that another process received."""
         if self._node is not None:
             self._node.endpoint.take(stray.datagram, tuple(stray.sender))
+
+    def stand_for(self, berth: int) -> None:
+        """The process at another of this post's berths is gone: who still writes to it is told so."""
+        if self._node is not None:
+            self._node.endpoint.berth = self._node.endpoint.berth.standing_for(berth)
 
     async def inherit(self, sock: socket.socket) -> None:
         """Task: takes what the worker before passes on, until it has gone."""

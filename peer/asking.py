@@ -12,16 +12,14 @@ import trio
 
 from peer.core.peer import Peer
 from shared import clock
-from shared.core import manifest as manifests
 from shared.core.actions import Ask, AskManifest, Cancel
-from shared.core.bulk import ManifestRequest, PieceRequest
-from shared.core.errors import LocalError, ProtocolError, Reason, Refused, RemoteError, StoreError
+from shared.core.bulk import PieceRequest
+from shared.core.errors import LocalError, Reason, Refused, RemoteError, StoreError
 from shared.core.ids import InfoHash, Kind, NodeId
-from shared.core.manifest import MAX_MANIFEST_BYTES, Manifest
-from shared.core.merkle import HASH_BYTES, LEAF_BYTES, piece_hash, verify_leaf
+from shared.core.manifest import Manifest
 from shared.node import Node
 from shared.piece_store import PieceStore
-from shared.stream import Stream
+from shared.requesting import ask_leaves, ask_manifest
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +73,8 @@ class Asking:
         manifest, reason = None, Reason.TIMEOUT
         try:
             with trio.move_on_after(MANIFEST_SECONDS):
-                manifest = await self._fetch_manifest(order)
+                connection = self.node.connection(order.node)
+                manifest = await ask_manifest(connection, order.infohash, order.signer)
         except RemoteError as error:
             reason = error.reason
             log.warning("no manifest from %s: %s", order.node.hex()[:8], error)
@@ -93,17 +92,6 @@ class Asking:
             await trio.to_thread.run_sync(self._store.add_manifest, manifest)
         except StoreError as error:
             self._warn(error)  # its pieces will not be taken either, and stay in memory
-
-    async def _fetch_manifest(self, order: AskManifest) -> Manifest:
-        with self.node.connection(order.node).open_stream() as stream:
-            await stream.send_all(ManifestRequest(order.infohash).encode())
-            stream.send_eof()
-            await _expect_ok(stream)
-            size = int.from_bytes(await stream.receive_exactly(4), "big")
-            if size > MAX_MANIFEST_BYTES:
-                raise ProtocolError(Reason.TOO_LARGE, f"a manifest of {size} bytes")
-            raw = await stream.receive_exactly(size)
-        return manifests.parse(raw, expect_infohash=order.infohash, expect_signer=order.signer)
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -129,26 +117,12 @@ class Asking:
         request = PieceRequest(
             order.infohash, order.piece, order.first_leaf, order.leaf_count, order.slack_ms
         )
-        with self.node.connection(order.node).open_stream() as stream:
-            await stream.send_all(request.encode())
-            stream.send_eof()
-            await _expect_ok(stream)
-            leaves = await stream.receive_exactly(manifest.leaf_count(order.piece) * HASH_BYTES)
-            whole = manifest.piece_count == 1
-            if piece_hash(leaves, manifest.piece_length, whole) != manifest.piece_hash(order.piece):
-                raise ProtocolError(Reason.BAD_DATA, "leaf hashes do not match the piece")
-            for leaf in range(order.first_leaf, order.first_leaf + order.leaf_count):
-                await self._take_leaf(order, manifest, stream, leaf, leaves)
 
-    async def _take_leaf(
-        self, order: Ask, manifest: Manifest, stream: Stream, leaf: int, leaves: bytes
-    ) -> None:
-        size = min(LEAF_BYTES, manifest.piece_size(order.piece) - leaf * LEAF_BYTES)
-        data = await stream.receive_exactly(size)
-        if not verify_leaf(data, leaves[leaf * HASH_BYTES : (leaf + 1) * HASH_BYTES]):
-            raise ProtocolError(Reason.BAD_DATA, f"leaf {leaf} of piece {order.piece}")
-        if self._core.leaf_arrived(order.request, order.node, size, clock.now()):
-            self._part((order.infohash, order.piece)).append(data)
+        def take(leaf: bytes) -> None:
+            if self._core.leaf_arrived(order.request, order.node, len(leaf), clock.now()):
+                self._part((order.infohash, order.piece)).append(leaf)
+
+        await ask_leaves(self.node.connection(order.node), request, manifest, take)
 
     def _part(self, place: Place) -> list[bytes]:
         part = self._parts.get(place)
@@ -205,13 +179,3 @@ class Asking:
             (infohash, piece), _ = self._unstored.popitem(last=False)
             with suppress(KeyError):
                 self._core.fetches[infohash].faded(piece)
-
-
-async def _expect_ok(stream: Stream) -> None:
-    status = (await stream.receive_exactly(1))[0]
-    try:
-        reason = Reason(status)
-    except ValueError:
-        raise ProtocolError(Reason.MALFORMED, f"an answer of {status}") from None
-    if reason is not Reason.NONE:
-        raise RemoteError(reason)

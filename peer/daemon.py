@@ -13,7 +13,7 @@ import trio
 
 from peer.asking import FROM_BEFORE, MISSING, Asking
 from peer.config import PeerConfig
-from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.peer import Peer, PeerSettings
 from peer.core.trains import Trains
 from peer.core.upload_cap import CapStatistics
 from peer.ledger import Ledger
@@ -23,7 +23,7 @@ from peer.probing import Probing
 from peer.reader import DownloadReader, PieceReader
 from peer.sharing import Line, Sharing
 from peer.titles import JSON
-from shared import __version__, clock, fellows_file
+from shared import SOFTWARE, clock, fellows_file
 from shared.answers import Answers
 from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Remember, Serve
 from shared.core.bulk import ManifestRequest, PieceRequest
@@ -43,6 +43,7 @@ from shared.core.ids import (
 )
 from shared.core.manifest import Manifest
 from shared.core.messages import Catalogue, Entry, Message, Refusal
+from shared.core.rates import Rates
 from shared.data_folder import locked
 from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
@@ -52,7 +53,6 @@ from shared.piece_store import PieceStore
 from shared.serving import Serving, read_request
 from shared.stream import Stream
 
-SOFTWARE = f"penstock {__version__}"
 MEASURE_SECONDS = 0.5
 MAX_CATALOGUE = 1000  # titles shown on this peer's page
 TRACKER_SECONDS = 10.0
@@ -247,7 +247,7 @@ class Daemon:
         fetch = self.core.fetch(infohash, now)
         if now - self._watched.get(infohash, 0.0) > 1.0:
             self._watched[infohash] = now
-            self.store.touch(infohash, now)
+            self.node.nursery.start_soon(trio.to_thread.run_sync, self.store.touch, infohash, now)
         kind = PieceReader if playing else DownloadReader
         return kind(fetch, self.store, self._asking, self.node, self._arrivals)
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peer.byte_range import etag_matches
+from shared.core.byte_range import etag_matches
 
 _TYPES = {
     "html": "text/html; charset=utf-8",

@@ -13,9 +13,9 @@ Errors are one line of plain text. Who may ask is decided by `shared.web_guards.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from starlette.applications import Starlette
@@ -27,7 +27,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peer import m3u8
-from peer.film_response import film_response
 from peer.page_files import page_routes
 from peer.sharing_door import change_sharing
 from peer.titles import JSON, Titles
@@ -35,8 +34,9 @@ from shared.core.errors import LocalError, PenstockError, Reason, Refused, Remot
 from shared.core.ids import InfoHash, TitleId, parse_infohash, parse_title_id
 from shared.core.manifest import Manifest
 from shared.core.messages import Entry, Rendition
+from shared.file_response import file_response
 from shared.web import serve
-from shared.web_guards import LocalOnly
+from shared.web_guards import LocalOnly, is_loopback
 
 WAIT_SECONDS = 20.0  # for the tracker, and for a manifest from the first source
 RETRY_SECONDS = 2
@@ -75,7 +75,7 @@ async def serve_player(
     `what` is the setting that chose the address. Raises LocalError, starting with it, if the
     address is not loopback or cannot be listened on.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise LocalError(f"{what}: {host} is not this machine's loopback address; use 127.0.0.1 or ::1")
     await serve(player_app(titles), host, port, what=what, task_status=task_status)
 
@@ -99,13 +99,6 @@ def player_app(titles: Titles) -> ASGIApp:
         exception_handlers={PenstockError: _refuse, trio.TooSlowError: _too_slow},
     )
     return _Guarded(LocalOnly(app))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(slots=True)
@@ -142,7 +135,10 @@ class _Door:
         return _playlist(m3u8.media(await self.rendition(request)))
 
     async def film(self, request: Request) -> Response:
-        return film_response(self.titles, await self.rendition(request), request)
+        manifest = await self.rendition(request)
+        playing = "download" not in request.query_params
+        open_reader = partial(self.titles.open_reader, manifest.infohash, playing=playing)
+        return file_response(manifest, request, open_reader)
 
     async def shelf(self, request: Request) -> Response:
         base = f"http://{request.headers['host']}"  # one of ours, or LocalOnly had refused it

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from shared import __version__
+from shared import SOFTWARE
 from shared.connection import Connection
 from shared.core.bulk import MAX_UPLOAD_BYTES, UploadRequest
 from shared.core.errors import (
@@ -153,9 +153,7 @@ class _Visit:
         return result[0]
 
     async def _greet(self, connection: Connection, control: Stream, session: Session) -> None:
-        hello = Hello(
-            PROTOCOL_VERSION, Kind.TOOL, Mode.DIRECT, "", f"penstock {__version__}", str(connection.remote)
-        )
+        hello = Hello(PROTOCOL_VERSION, Kind.TOOL, Mode.DIRECT, "", SOFTWARE, str(connection.remote))
         await control.send_all(session.send(hello))
         while session.theirs is None:
             await _states(control, session)

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Protocol, TypeAlias
 
 from shared.core.ids import InfoHash, Mode, TitleId
 from shared.core.manifest import Manifest
 from shared.core.messages import Entry
+from shared.file_response import Reader
 
 JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
-
-
-class Reader(Protocol):
-    """One player's way through a rendition; leaving the context takes its wishes back."""
-
-    async def read(self, offset: int, max_bytes: int) -> bytes:
-        """Up to `max_bytes` verified bytes from `offset`; waits for the first of them.
-
-        Empty only at or behind the end. Raises LocalError or RemoteError, bare.
-        """
-        ...
-
-    async def __aenter__(self) -> Reader: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool | None: ...
 
 
 class Titles(Protocol):

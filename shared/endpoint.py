@@ -19,6 +19,7 @@ import trio
 
 from shared import clock
 from shared.alarm import alarm
+from shared.asides import Asides
 from shared.connection import Connection
 from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
@@ -58,7 +59,7 @@ class Endpoint:
     ) -> None:
         self.identity = identity
         self.pass_on: Callable[[bytes, Any], None] | None = None  # takes strangers that were not invited
-        self._berth = berth
+        self.berth = berth
         self.local = host_port(sock.raw.getsockname())
         self._socket = sock
         self.gate: Gate[Connection] = Gate() if gate is None else gate  # all datagrams are charged to it
@@ -73,12 +74,10 @@ class Endpoint:
         self._touched: dict[Connection, None] = {}
         self._timers: Timers[Connection] = Timers()
         self._passes: Passes[Connection] = Passes()
-        self._alarm = alarm(sock.raw)
-        self._lull = Lull()
-        self._is_closed = False
+        self._alarm, self._lull, self._is_closed = alarm(sock.raw), Lull(), False
         self._outlet = Outlet(sock, self.gate)
-        self._received = [0, 0]
-        self._unwanted = self._astray = 0
+        self.asides = Asides(sock.raw, self.gate, self._outlet, is_alone=berth.berths == 1)
+        self._received, self._unwanted, self._astray = [0, 0], 0, 0
 
     # For tasks
 
@@ -256,7 +255,9 @@ class Endpoint:
             touched[connection] = None
 
     def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
-        """What a datagram for nobody earns, unless it is the reset of one of ours."""
+        """What a datagram for nobody earns, unless it is the reset of one of ours, or no QUIC at all."""
+        if self.asides.take(datagram):
+            return None
         if (forgotten := self._routes.get(route_of_reset(datagram))) is not None:
             forgotten.take_reset()
             self.touch(forgotten)
@@ -270,11 +271,9 @@ class Endpoint:
         if self.pass_on is not None and verdict is not None and not is_short:
             self.pass_on(datagram, sender)
             return None
-        is_astray = is_short and not self._berth.owns(destination(datagram))
+        is_astray = is_short and not self.berth.owns(destination(datagram))
         self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray  # another may know it
-        if (
-            isinstance(verdict, bytes) and not is_astray and self.gate.admits(now)
-        ):  # others may know astray ones
+        if isinstance(verdict, bytes) and not is_astray and self.gate.admits(now):  # others may know those
             self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE)
         return None
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -20,10 +21,12 @@ from shared import clock
 from shared.connection import Connection, Stream
 from shared.core.actions import Attend, Dial, Hangup, Send
 from shared.core.errors import ConnectionLost, LocalError, ProtocolError, Reason, RemoteError
+from shared.core.fields import HOLDERS
 from shared.core.ids import HostPort, Kind, Mode, NodeId
-from shared.core.messages import PROTOCOL_VERSION, Hello, Message
+from shared.core.messages import PROTOCOL_VERSION, Hello, Message, Seal
 from shared.core.session import Session
 from shared.endpoint import Endpoint
+from shared.sealed_path import SealedPath
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class _Link:
     queue: trio.MemoryReceiveChannel[Message]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     greeted: bool = False
+    sealed: SealedPath | None = None  # what goes by datagram
     answering: int = 0  # bulk streams
     hasty: bool = False
 
@@ -126,10 +130,12 @@ class Node:
 
     def _send(self, action: Send) -> None:
         link = self._links.get(action.to)
-        if link is None:
-            return
+        if link is not None and not (link.sealed and link.sealed.take(action.message)):
+            self._say(link, action.message)
+
+    def _say(self, link: _Link, message: Message) -> None:
         try:
-            link.outbox.send_nowait(action.message)
+            link.outbox.send_nowait(message)
         except trio.WouldBlock:
             link.connection.close(Reason.BUSY, "reads too slowly")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -264,6 +270,8 @@ class Node:
                 await self._listen_once(link, control)
         if timeout.cancelled_caught or link.session.theirs is None:
             raise ProtocolError(Reason.TIMEOUT, "no Hello")
+        if link.sealed is not None:
+            nursery.start_soon(link.sealed.run)
         nursery.start_soon(self._write, link, control)
         nursery.start_soon(self._take_streams, link, nursery)
         while True:
@@ -281,9 +289,28 @@ class Node:
         connection = link.connection
         if isinstance(message, Hello):
             link.greeted = True
+            link.sealed = self._sealed_path(link, message)
             self.core.connected(connection.peer, connection.remote, message, clock.now())
-        else:
+        elif isinstance(message, Seal) and link.sealed is None:
+            raise ProtocolError(Reason.UNEXPECTED, "a seal nobody wanted")
+        elif link.sealed is None or not link.sealed.told(message):
             self.core.receive(message, connection.peer, clock.now())
+
+    def _sealed_path(self, link: _Link, hello: Hello) -> SealedPath | None:
+        """Where answers by datagram would find us: a port that is ours alone."""
+        if hello.kind is not Kind.TRACKER or self._introduction.kind not in HOLDERS:
+            return None
+        if not self.endpoint.asides.is_alone:
+            return None
+
+        def hear(message: Message) -> None:
+            try:
+                self.core.receive(message, link.connection.peer, clock.now())
+            except ProtocolError as error:
+                link.connection.close(error.reason, error.detail)
+            self.pump()
+
+        return SealedPath(self.endpoint, link.connection, partial(self._say, link), hear)
 
     async def _write(self, link: _Link, control: Stream) -> None:
         async for message in link.queue:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from shared.core.errors import StoreError, StoreFull
 from shared.core.ids import INFOHASH_BYTES, InfoHash
@@ -29,6 +30,7 @@ _FOLDER = re.compile(r"[0-9a-f]{64}\Z")
 _INDEX = re.compile(r"(0|[1-9][0-9]{0,9})\Z")
 _PART = re.compile(r"\.[0-9]+-[0-9]+\.part\Z")
 _MANIFEST = "manifest"
+T = TypeVar("T")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The file is gone, is no file, or its sectors cannot be read: the piece is lost, the store is not.
 _LOST = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO}
@@ -103,13 +105,25 @@ class PieceFiles:
             with _translated("write", folder), suppress(FileNotFoundError):  # removed meanwhile
                 _flush(folder)
 
-    def read_piece(self, infohash: InfoHash, index: int, limit_bytes: int) -> bytes | None:
-        """At most `limit_bytes` of a piece file; None if the disk has lost it."""
-        return _read(self._folder(infohash) / str(index), limit_bytes)
+    def read_piece(
+        self, infohash: InfoHash, index: int, size_bytes: int, stretches: Sequence[tuple[int, int]]
+    ) -> list[bytes] | None:
+        """Stretches (offset, length) of a piece file of that size; None if the disk has lost any of it."""
+        path = self._folder(infohash) / str(index)
+
+        def read(file: int) -> list[bytes] | None:
+            if os.fstat(file).st_size != size_bytes:
+                return None
+            found = [_read_all(file, length, offset) for offset, length in stretches]
+            whole = all(len(some) == length for some, (_, length) in zip(found, stretches, strict=True))
+            return found if whole else None
+
+        return _read(path, read)
 
     def read_manifest(self, infohash: InfoHash) -> bytes:
         """The bytes of a manifest, b"" if the disk has lost it."""
-        return _read(self._folder(infohash) / _MANIFEST, MAX_MANIFEST_BYTES + 1) or b""
+        path = self._folder(infohash) / _MANIFEST
+        return _read(path, lambda file: _read_all(file, MAX_MANIFEST_BYTES + 1)) or b""
 
     def mark_watched(self, infohash: InfoHash) -> None:
         """Remembers over a restart that a title was just watched."""
@@ -176,11 +190,12 @@ def _rename(aside: Path, path: Path) -> None:
         raise
 
 
-def _read(path: Path, limit_bytes: int) -> bytes | None:
+def _read(path: Path, read: Callable[[int], T]) -> T | None:
+    """What `read` makes of the open file; None if the disk has lost it."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            return _read_all(file, limit_bytes)
+            return read(file)
         finally:
             os.close(file)
     except OSError as error:
@@ -189,9 +204,12 @@ def _read(path: Path, limit_bytes: int) -> bytes | None:
         raise _named(error, "read", path) from None
 
 
-def _read_all(file: int, limit_bytes: int) -> bytes:
-    found = os.read(file, limit_bytes)
-    while len(found) < limit_bytes and (more := os.read(file, limit_bytes - len(found))):
+def _read_all(file: int, limit_bytes: int, offset: int = 0) -> bytes:
+    found = os.pread(file, limit_bytes, offset)
+    while missing := limit_bytes - len(found):
+        more = os.pread(file, missing, offset + len(found))
+        if not more:
+            break
         found += more
     return found
 

@@ -1,7 +1,9 @@
 """Pieces on disk: verified before they count as held, and again before they are first served.
 
 Calls block on the disk (run them in threads) and may come from any thread: one lock guards
-the index and short changes of names; reading, writing and hashing go on outside it.
+the index and short changes of names; reading, writing and hashing go on outside it. Names change on
+the disk, too, so an event loop must not wait for that lock: what it asks for (`infohashes`, `held`,
+`drain_evicted`, `statistics`) takes none, and reads the index by operations that are whole in CPython.
 Start-up lists folders and hashes nothing. What it finds is *unchecked*: the first read of
 such a piece verifies it against the manifest and drops it if the disk has changed a byte, so
 neither a crash nor a bad disk can make the store serve what it should not.
@@ -21,6 +23,7 @@ from shared.core.errors import ProtocolError, Reason, Refused, StoreFull
 from shared.core.holdings import ABSENT, CHECKED, UNCHECKED, Holding, Holdings, Victim
 from shared.core.ids import InfoHash
 from shared.core.manifest import Manifest, parse, shape_of
+from shared.core.merkle import HASH_BYTES
 from shared.core.shape import Shape
 from shared.piece_files import Folder, PieceFiles
 
@@ -73,16 +76,21 @@ class PieceStore:
                 with suppress(ProtocolError):
                     self._take_in(folder)
 
-    def infohashes(self) -> list[InfoHash]:
-        """Swarms with a manifest here, in no particular order."""
-        with self._lock:
-            return list(self._holdings.titles)
-
-    def held(self, infohash: InfoHash) -> frozenset[int]:
-        """Numbers of the pieces held; empty for a swarm that is not here."""
+    def look_for(self, infohash: InfoHash, index: int) -> None:
+        """Another process stored this piece of a title that is known here; unknown ones are passed over."""
         with self._lock:
             holding = self._holdings.titles.get(infohash)
-            return frozenset(holding.from_the_last()) if holding else frozenset()
+            if holding is not None and 0 <= index < holding.shape.piece_count:
+                self._holdings.hold(infohash, index, UNCHECKED)
+
+    def infohashes(self) -> list[InfoHash]:
+        """Swarms with a manifest here, in no particular order; never waits."""
+        return list(self._holdings.titles)
+
+    def held(self, infohash: InfoHash) -> frozenset[int]:
+        """Numbers of the pieces held; empty for a swarm that is not here. Never waits."""
+        holding = self._holdings.titles.get(infohash)
+        return holding.numbers() if holding else frozenset()
 
     def bitfield(self, infohash: InfoHash) -> bytes:
         """Held pieces, first piece highest bit; b"" for a swarm that is not here."""
@@ -134,15 +142,26 @@ class PieceStore:
 
     def read(self, infohash: InfoHash, index: int) -> tuple[bytes, bytes]:
         """The packed leaf hashes and the bytes of a piece. Raises Refused(NOT_HELD), StoreError."""
+        return self.read_chunk(infohash, index)
+
+    def read_chunk(
+        self, infohash: InfoHash, index: int, start: int = 0, end: int | None = None
+    ) -> tuple[bytes, bytes]:
+        """The packed leaf hashes of a piece and its bytes from `start` to before `end`.
+
+        No more than that is read from the disk, unless the piece was not read since the start: then
+        all of it is, and verified. Raises Refused(NOT_HELD), StoreError.
+        """
         with self._lock:
             holding = self._holdings.titles.get(infohash)
             state = holding.state(index) if holding else ABSENT
         if holding is None or state == ABSENT:
             raise Refused(Reason.NOT_HELD, f"piece {index} of {infohash.hex()} is not held")
-        leaves, data = self._read_stored(infohash, index, holding)
         if state == UNCHECKED:
+            leaves, data = self._read_stored(infohash, index, holding, 0, None)
             self._check(infohash, index, leaves, data)
-        return leaves, data
+            return leaves, data[start:end]
+        return self._read_stored(infohash, index, holding, start, end)
 
     def touch(self, infohash: InfoHash, now: float) -> None:
         """Marks a title as watched at `now` seconds of any clock that does not go back."""
@@ -175,10 +194,12 @@ class PieceStore:
                 self._files.delete_folder(infohash)
 
     def drain_evicted(self) -> list[tuple[InfoHash, int]]:
-        """Pieces that were evicted, or lost by the disk, and not put again since the last call."""
-        with self._lock:
-            gone, self._gone = list(self._gone), {}
-        return gone
+        """Pieces evicted or lost by the disk since the last call, and not put again; never waits."""
+        gone = []
+        with suppress(KeyError):  # when it is empty
+            while True:  # others go on adding: each is taken here, or the next time
+                gone.append(self._gone.popitem()[0])
+        return gone[::-1]
 
     def statistics(self) -> PieceStoreStatistics:
         """A snapshot; never waits for the disk."""
@@ -255,14 +276,17 @@ class PieceStore:
             self._holdings.hold(infohash, index, CHECKED)
             self._gone.pop((infohash, index), None)
 
-    def _read_stored(self, infohash: InfoHash, index: int, holding: Holding) -> tuple[bytes, bytes]:
-        size_bytes = holding.shape.stored_size(index)
-        stored = self._files.read_piece(infohash, index, size_bytes + 1)
-        if stored is None or len(stored) != size_bytes:
+    def _read_stored(
+        self, infohash: InfoHash, index: int, holding: Holding, start: int, end: int | None
+    ) -> tuple[bytes, bytes]:
+        size_bytes, row_bytes = holding.shape.piece_size(index), holding.shape.leaf_count(index) * HASH_BYTES
+        chunk = range(size_bytes)[start:end]  # cut as bytes are
+        stretches = (0, row_bytes), (row_bytes + chunk.start, len(chunk))
+        found = self._files.read_piece(infohash, index, row_bytes + size_bytes, stretches)
+        if found is None:
             self._lose_piece(infohash, index)
             raise Refused(Reason.NOT_HELD, f"piece {index} of {infohash.hex()} was lost by the disk")
-        split = holding.shape.leaf_count(index) * merkle.HASH_BYTES
-        return stored[:split], stored[split:]
+        return found[0], found[1]
 
     def _check(self, infohash: InfoHash, index: int, leaves: bytes, data: bytes) -> None:
         manifest = self.manifest(infohash)
@@ -302,8 +326,8 @@ class PieceStore:
         self._holdings.remove(infohash)
         self._manifests.pop(infohash, None)
         self._written_down.pop(infohash, None)
-        for gone in [gone for gone in self._gone if gone[0] == infohash]:
-            del self._gone[gone]
+        for gone in [gone for gone in list(self._gone) if gone[0] == infohash]:
+            self._gone.pop(gone, None)
 
     def _delete(self, victims: list[Victim]) -> None:
         """Deletes what the holdings gave up; the lock is held."""

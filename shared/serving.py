@@ -137,14 +137,17 @@ class Serving:
 
     async def _send_piece(self, stream: Stream, request: PieceRequest, start: int, end: int) -> None:
         try:
-            leaves, data = await trio.to_thread.run_sync(self._store.read, request.infohash, request.piece)
+            leaves, data = await trio.to_thread.run_sync(
+                self._store.read_chunk, request.infohash, request.piece, start, end
+            )
         except Refused as refusal:
             self._core.lost(request.infohash, request.piece, clock.now())
             await decline(stream, refusal.reason)
             return
-        if await self._send(stream, ANSWER_OK + leaves, memoryview(data)[start:end]):
+        if await self._send(stream, ANSWER_OK + leaves, data):
             self.served_bytes += end - start
             self.give_back({request.infohash: end - start})
+            self._core.seeding.gave(request.infohash, end - start)
 
     async def _send(self, stream: Stream, *parts: bytes | memoryview) -> bool:
         """Send until the asker has it, or `stop` is called; whether it has it."""

@@ -17,30 +17,31 @@ import ctypes
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from shared.core.errors import LocalError
 from shared.core.ids import HostPort
-from shared.sockets import bind, host_port
+from shared.sockets import bind, host_port, prepare
 
 LEAD_BERTH = 0
-MAX_BERTHS = 128
 
 _SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; not in the socket module
 _LOAD_BYTE, _IS_SET, _IS_EQUAL, _JUMP = 0x30, 0x45, 0x15, 0x05  # linux/bpf_common.h
 _SUBTRACT, _MODULO, _RETURN = 0x14, 0x94, 0x06
 _LONG_HEADER = 0x80
+_QUIC = 0xC0  # bits of a first byte: at least one is set in QUIC packets (RFC 9443)
 _SHORT_ID_AT, _LONG_ID_AT = 1, 6
 
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """A process's place at a port that `berths` share."""
+    """A process's place at a port that `berths` share, and the berths of dead processes it answers for."""
 
     number: int
     berths: int
+    others: frozenset[int] = frozenset()
 
     def mark(self, connection_id: bytes) -> bytes:
         """The random id made one of this berth's; as random as can be."""
@@ -55,7 +56,12 @@ class Berth:
 
     def owns(self, connection_id: bytes) -> bool:
         """Whether datagrams for this id belong here."""
-        return berth_of(connection_id, self.berths) == self.number
+        berth = berth_of(connection_id, self.berths)
+        return berth == self.number or berth in self.others
+
+    def standing_for(self, other: int) -> Berth:
+        """The same place, and what comes for another berth is answered here: nobody is there any more."""
+        return replace(self, others=self.others | {other})
 
 
 ALONE = Berth(LEAD_BERTH, 1)  # the port is one process's
@@ -72,15 +78,37 @@ def steer(group: socket.socket, sockets: Sequence[int]) -> None:
 
     `group` is any socket of the group. Raises LocalError where the kernel cannot.
     """
-    program = _program(sockets)
-    memory = ctypes.create_string_buffer(program, len(program))
-    option = struct.pack("@HP", len(program) // 8, ctypes.addressof(memory))
     try:
-        group.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
+        _attach(group, _program(sockets))
     except OSError as error:
         raise LocalError(
             f"this system cannot share a UDP port among processes ({error.strerror}); set workers to 1"
         ) from error
+
+
+def _attach(group: socket.socket, program: bytes) -> None:
+    memory = ctypes.create_string_buffer(program, len(program))
+    option = struct.pack("@HP", len(program) // 8, ctypes.addressof(memory))
+    group.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
+
+
+def bind_beside(sock: socket.socket) -> socket.socket:
+    """A second socket on the port of a bound one, for datagrams that cannot be QUIC: sealed ones.
+
+    The first was bound alone, so a port that another program has is still found to be taken. Raises OSError.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    beside = socket.socket(sock.family, socket.SOCK_DGRAM)
+    try:
+        prepare(beside)
+        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        beside.bind(sock.getsockname())
+        steps = _step(_LOAD_BYTE, 0), _step(_IS_SET, _QUIC, 0, 1), _step(_RETURN, 0), _step(_RETURN, 1)
+        _attach(sock, b"".join(steps))
+    except BaseException:
+        beside.close()
+        raise
+    return beside
 
 
 def _program(sockets: Sequence[int]) -> bytes:

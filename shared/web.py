@@ -12,8 +12,11 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 
 import anyio.abc
 import trio
@@ -47,17 +50,22 @@ async def serve(
     what: str = "listen",
     max_body_bytes: int = MAX_BODY_BYTES,
     max_connections: int = MAX_CONNECTIONS,
+    max_of_address: int = MAX_CONNECTIONS,
+    stalled_seconds: float | None = None,
     grace_seconds: float = GRACE_SECONDS,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` until cancelled; `task_status` gets the bound (host, port), `port` may be 0.
 
-    `what` is the setting that chose the address. Handlers are cancelled when their client goes.
+    `what` is the setting that chose the address. `max_of_address` are connections of one address,
+    or of 64 bits of an IPv6 one. Who takes nothing of what is sent for `stalled_seconds` is cut
+    off; without it nobody is: a player may pause. Handlers are cancelled when their client goes.
     When `serve` is cancelled, answers in flight get `grace_seconds` to finish, then their
     connections are closed. Raises LocalError, starting with `what`, if the address is unusable.
     """
     raw = await _listen(host, port, what)
-    server = _Server(Bounded(app, max_body_bytes), max_connections)
+    bounds = _Bounds(max_connections, max_of_address, stalled_seconds)
+    server = _Server(Bounded(app, max_body_bytes), bounds)
     async with trio.SocketListener(trio.socket.from_stdlib_socket(raw)) as listener:
         bound_host, bound_port = raw.getsockname()[:2]
         async with trio.open_nursery() as connections:
@@ -84,12 +92,20 @@ class GeneratorResponse(StreamingResponse):
             await super().stream_response(send)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    connections: int
+    of_address: int
+    stalled_seconds: float | None
+
+
 class _Server:
     """The open connections of one listener."""
 
-    def __init__(self, app: ASGIApp, max_connections: int) -> None:
+    def __init__(self, app: ASGIApp, bounds: _Bounds) -> None:
         self.app = ASGIWrapper(app)  # type: ignore[arg-type]  # Starlette's ASGI types are looser
-        self.max_connections = max_connections
+        self.bounds = bounds
+        self.of_address: Counter[str] = Counter()
         self.config = _config()
         self.context = WorkerContext(None)
         self.connections: dict[socket.socket, trio.CancelScope] = {}
@@ -97,13 +113,20 @@ class _Server:
 
     async def handle(self, accepted: trio.SocketStream) -> None:
         """Serve one connection; whatever goes wrong costs this connection only."""
-        if len(self.connections) >= self.max_connections or self.context.terminated.is_set():
+        host = _home(accepted)
+        if host is None or not self._has_room(host):
             log.info("a connection is refused: %d are open", len(self.connections))
             await accepted.aclose()
             return
         raw = socket.socket(fileno=accepted.socket.detach())
+        if self.bounds.stalled_seconds is not None:
+            # The kernel's own: anycorn shields a blocked send from cancellation.
+            raw.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self.bounds.stalled_seconds)
+            )
         with trio.CancelScope(shield=True) as scope:  # ended by `stop`, in its order
             self.connections[raw] = scope
+            self.of_address[host] += 1
             try:
                 await self._converse(raw)
             except Exception:
@@ -111,8 +134,14 @@ class _Server:
             finally:
                 raw.close()
                 del self.connections[raw]
+                self.of_address -= Counter([host])
                 if not self.connections:
                     self.last_gone.set()
+
+    def _has_room(self, host: str) -> bool:
+        if len(self.connections) >= self.bounds.connections or self.context.terminated.is_set():
+            return False
+        return self.of_address[host] < self.bounds.of_address
 
     async def _converse(self, raw: socket.socket) -> None:
         try:
@@ -143,6 +172,17 @@ class _Connection(TCPServer):
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()  # else a closed connection lingers for the keep-alive timeout
+
+
+def _home(accepted: trio.SocketStream) -> str | None:
+    """Whose connection it is; None if it is gone already."""
+    try:
+        found = ip_address(accepted.socket.getpeername()[0].partition("%")[0])
+    except OSError:
+        return None
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is None:
+        return found.exploded[:19]  # its first 64 bits: who has one address there has all of them
+    return str(found)
 
 
 def _config() -> Config:

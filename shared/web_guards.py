@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import trio
 from starlette.datastructures import Headers
@@ -16,6 +17,14 @@ BODY_SECONDS = 30.0  # the longest wait for the next part of a body
 # Parts of a body, up to 64 KiB each, taken in before the handler asks. With none, a disconnect
 # would stay unseen behind the body of a handler that does not read it.
 PARTS_AHEAD = 16
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a door at `host`, an address or a name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class LocalOnly:

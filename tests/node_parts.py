@@ -205,7 +205,9 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, film: Published | None = None, **edge: Any) -> AsyncIterator[House]:
+async def open_house(
+    folder: Path, film: Published | None = None, *, bittorrent: HostPortText | None = None, **edge: Any
+) -> AsyncIterator[House]:
     """A tracker and an edge in `folder`, which have published `film` already, if one is named."""
     if film is not None:
         for name in ("tracker", "edge"):
@@ -213,7 +215,7 @@ async def open_house(folder: Path, film: Published | None = None, **edge: Any) -
     with alone(), trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             house = House(folder, nursery)
-            await house.start_tracker()
+            await house.start_tracker(bittorrent=bittorrent)
             await house.start_edge(**edge)
             yield house
             nursery.cancel_scope.cancel()
@@ -334,11 +336,16 @@ async def read_all(stream: Stream) -> bytes:
 
 @asynccontextmanager
 async def stranger(
-    at: Address, kind: Kind = Kind.PC, *, greets: bool = True, identity: Identity | None = None
+    at: Address,
+    kind: Kind = Kind.PC,
+    *,
+    greets: bool = True,
+    identity: Identity | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Stranger]:
     """A stranger connected to a node."""
     with alone():
-        async with open_endpoint(identity or Identity.generate(), "127.0.0.1", 0) as endpoint:
+        async with open_endpoint(identity or Identity.generate(), host, 0) as endpoint:
             connection = await endpoint.connect(at.node, at.at, keep_alive_seconds=4.0)
             one = Stranger(endpoint, connection, connection.open_stream(), Session(kind), kind)
             if greets:

@@ -18,14 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from peer import m3u8
 from peer.player import serve_player
-from peer.titles import JSON, Reader
+from peer.titles import JSON
+from shared.core.entries import entry_of
 from shared.core.errors import PenstockError, Reason, Refused
 from shared.core.ids import InfoHash, Mode, TitleId
 from shared.core.manifest import Manifest, build, parse, sign
 from shared.core.merkle import layer_of_file
-from shared.core.messages import Entry, Rendition
+from shared.core.messages import Entry
 from shared.core.segments import Media, lay_out
 from shared.core.shape import PIECE_BYTES
+from shared.file_response import Reader
 
 TITLE = "Mill race, 12 seconds"
 
@@ -57,22 +59,6 @@ def manifest_of(path: Path, *, title: str = TITLE, number: int = 1, plain: bool 
     key = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
     draft = build(path.name, tree, title=title, title_id=TitleId(bytes([number]) * 16), media=media)
     return parse(sign(draft, key))
-
-
-def entry_of(manifest: Manifest) -> Entry:
-    """The catalogue's line for a title of one rendition."""
-    media = manifest.media
-    rendition = Rendition(
-        infohash=manifest.infohash,
-        name=manifest.name,
-        length=manifest.length,
-        bandwidth=media.bandwidth if media else 0,
-        codecs=media.codecs if media else "",
-        width=media.width if media else 0,
-        height=media.height if media else 0,
-        duration_ms=media.duration_ms if media else 0,
-    )
-    return Entry(manifest.title_id, manifest.title, manifest.signer_id, (rendition,))
 
 
 @dataclass

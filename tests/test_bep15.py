@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from shared.core.ids import HostPort
 from tracker.core import bep15
-from tracker.core.bep15 import EXPIRY_SECONDS, FEW, INTERVAL_SECONDS, WANTED, Batch, Bep15
+from tracker.core.bep15 import FEW, Batch, Bep15
 from tracker.core.torrent_peers import MAX_PEERS_OF_ADDRESS
+from tracker.core.torrents import EXPIRY_SECONDS, INTERVAL_SECONDS, WANTED
 from tracker.mmsg import RECEIVE_BYTES, SEND_BYTES
 from tracker.torrent_door import open_torrent_door
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.byte_range import NotSatisfiable, asked_range, etag_matches
+from shared.core.byte_range import NotSatisfiable, asked_range, etag_matches
 
 
 @pytest.mark.parametrize(

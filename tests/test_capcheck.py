@@ -12,7 +12,8 @@ import pytest
 from peer import capcheck
 from peer.core.cap_proof import Compared, Proof, Verdict, prove
 from shared.core.errors import LocalError
-from shared.core.windows import fullest, worst_window
+from shared.core.windows import fullest
+from tests.lab.samples import Sample, worst_window
 
 LINE = 1_250_000.0
 SECONDS = 12
@@ -63,16 +64,17 @@ def test_headers_that_a_device_adds_later_are_added() -> None:
 def test_what_is_seen_is_never_more_than_was() -> None:
     """Samples far apart cannot tell when between them a burst left: it must not be laid into a window."""
     times, totals = [0.0, 0.05, 0.10, 0.19, 0.25, 0.30], [0, 50, 100, 290, 300, 350]
-    assert worst_window(times, totals, 0.1) > 1950
+    samples = [Sample(at, total, 0) for at, total in zip(times, totals, strict=True)]
+    assert worst_window(samples, 0.1) > 1950
     assert fullest(times, totals, 0.1, 0.01).rate == pytest.approx(1900)
     assert fullest(times, totals, 0.1, 0.004).rate == pytest.approx(1000)
 
 
 def test_the_fullest_window_is_found_wherever_it_begins() -> None:
     times, totals = recording(1000.0, burst=500)
-    assert worst_window(times, totals, 1.0) == pytest.approx(1500.0, abs=3)
+    assert fullest(times, totals, 1.0, 0.01).rate == pytest.approx(1500.0, abs=3)
     with pytest.raises(ValueError, match="no window of 13"):
-        worst_window(times, totals, 13.0)
+        fullest(times, totals, 13.0, 0.01)
 
 
 def test_windows_that_were_not_seen_accuse_nobody_and_prove_nothing() -> None:

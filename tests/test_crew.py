@@ -20,7 +20,6 @@ from edge.core.crew import (
     Begin,
     CaughtUp,
     Chunk,
-    EdgeRates,
     Finish,
     Hold,
     Issuers,
@@ -41,6 +40,7 @@ from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason
 from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId
 from shared.core.messages import PROTOCOL_VERSION, Hello, Refusal, Stage, Upload, UploadState
+from shared.core.rates import Rates
 from shared.piece_store import PieceStore
 from tests.films_in_store import PLENTY, filled, film
 
@@ -53,7 +53,7 @@ HELLO = Hello(PROTOCOL_VERSION, Kind.TOOL, Mode.DIRECT, "", "test", str(HOME))
 FILM = film(1)
 
 RATES = st.builds(
-    EdgeRates,
+    Rates,
     st.floats(0, 1e9), st.floats(0, 1e9), st.integers(0, 1 << 50), st.just(0), st.integers(0, 10_000),
 )  # fmt: skip
 
@@ -62,10 +62,10 @@ RATES = st.builds(
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), RATES | st.none()), max_size=30))
-def test_what_was_uploaded_is_never_forgotten(happenings: list[tuple[int, EdgeRates | None]]) -> None:
+def test_what_was_uploaded_is_never_forgotten(happenings: list[tuple[int, Rates | None]]) -> None:
     """The node has uploaded all that any of its workers ever reported, and its other figures are of those
     who live."""
-    loads, lives = Loads(), dict[int, EdgeRates]()
+    loads, lives = Loads(), dict[int, Rates]()
     before = 0
     for worker, rates in happenings:
         if rates is None:
@@ -75,7 +75,7 @@ def test_what_was_uploaded_is_never_forgotten(happenings: list[tuple[int, EdgeRa
         else:
             loads.take(worker, rates)
             lives[worker] = rates
-    own = EdgeRates(1.0, 2.0, 3, 4, 5)
+    own = Rates(1.0, 2.0, 3, 4, 5)
     whole = loads.with_own(own)
     assert whole.uploaded_bytes == 3 + before + sum(one.uploaded_bytes for one in lives.values())
     assert whole.connections == 5 + sum(one.connections for one in lives.values())
@@ -262,7 +262,7 @@ WORDS: list[Word] = [
     Asked(ANN, "::1", 4, b"body"),
     Chunk(ANN, b"header"),
     Stray(("::1", 4433, 0, 0), bytes(65_000)),
-    EdgeRates(0.5, 1e9, 1 << 60, 0, 3),
+    Rates(0.5, 1e9, 1 << 60, 0, 3),
 ]
 
 
@@ -287,6 +287,20 @@ async def test_words_and_sockets_arrive_as_they_were_sent() -> None:
         given.close()
         b.close()
         far.close()
+
+
+async def test_a_socket_that_was_to_be_given_to_somebody_who_is_gone_is_closed() -> None:
+    """Its other end hears so, however much waited before it."""
+    near, far = pair()
+    far.close()
+    (a, b), (c, d) = socket.socketpair(), socket.socketpair()
+    for sock in (a, c):
+        near.send(Meet(1), sock)
+    await near.write_forever()
+    for kept in (b, d):
+        assert kept.recv(10) == b""
+        kept.close()
+    near.close()
 
 
 @given(st.binary(min_size=1, max_size=200))

@@ -7,7 +7,6 @@ from random import Random
 import pytest
 
 from edge.core.admission import SLOTS, Admission
-from edge.core.crew import EdgeRates
 from edge.core.edge import BeginUpload, Edge, EdgeAction, PublisherLeft
 from shared.core import tickets
 from shared.core.actions import Answer, Decline, Dial, Hangup, Send, Serve
@@ -31,6 +30,7 @@ from shared.core.messages import (
     Schedule,
     Upload,
 )
+from shared.core.rates import Rates
 from tests.tracker_parts import KEY, NOW, TRACKER_ID, hello, infohash, node
 from tests.world_parts import film
 
@@ -151,7 +151,7 @@ def test_the_tracker_is_dialled_and_told_what_is_held() -> None:
 
 def test_announces_and_reports_keep_to_the_trackers_schedule() -> None:
     core = with_tracker()
-    core.measured(EdgeRates(1000.5, 20.0, 3000, 4000, 5))
+    core.measured(Rates(1000.5, 20.0, 3000, 4000, 5))
     reports, announced = [], []
     now = NOW
     while now < NOW + 61:

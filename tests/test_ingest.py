@@ -59,6 +59,7 @@ class Desk:
     identity: Identity = field(default_factory=Identity.generate)
     answers: deque[Reason] = field(default_factory=deque)  # of the tracker; then it registers
     asked: int = 0
+    room_asked: list[int] = field(default_factory=list)
     core: Edge = field(init=False)
     store: PieceStore = field(init=False)
     ingest: Ingest = field(init=False)
@@ -79,6 +80,7 @@ class Desk:
             TRACKER,
             self._pump,
             self._ask,
+            self._make_room,
         )
         self.ingest.nursery = self.nursery
 
@@ -86,6 +88,10 @@ class Desk:
         while (action := self.core.next_action()) is not None:
             if isinstance(action, Send):
                 self._hears.send_nowait((action.to, action.message))
+
+    async def _make_room(self, size_bytes: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.room_asked.append(size_bytes)
 
     async def _ask(self, request: int) -> Message:
         await trio.lowlevel.checkpoint()

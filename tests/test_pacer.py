@@ -53,6 +53,28 @@ def test_no_window_holds_more_than_the_rate_and_a_burst(rate: float, late: float
         assert sum(size for _, size in sent) >= 0.95 * rate * until - burst
 
 
+@given(
+    rate=st.floats(1_000, 1e9),
+    sizes=st.lists(st.sampled_from([1200, 1350, 1452, 8900]), min_size=1, max_size=6),
+    began_at=st.floats(0.0, 1e6),
+    first=st.integers(0, 40_000),
+)
+def test_who_may_not_send_is_told_a_later_moment_and_may_send_then(
+    rate: float, sizes: list[int], began_at: float, first: int
+) -> None:
+    """Whatever datagrams grow or shrink to: no datagram now means a wait, and one after it."""
+    pacer, now = Pacer(SIZE), began_at
+    pacer.set_rate(rate, now)
+    pacer.spend(first, now)
+    for size in sizes:
+        pacer.datagram_bytes = size
+        while pacer.allowance(now):
+            pacer.spend(size, now)
+        assert pacer.ready_at(now) > now
+        now = pacer.ready_at(now) + 1e-6
+        assert pacer.allowance(now) > 0
+
+
 @pytest.mark.parametrize(("rate", "most"), [(100e6, 1000), (5e6, 950), (1e6, 260)])
 def test_few_wake_ups_a_second(rate: float, most: int) -> None:
     pacer = Pacer(SIZE)

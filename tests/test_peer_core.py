@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.core.fetch import LOCATE_EVERY_SECONDS
-from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.peer import Peer, PeerSettings
 from shared.core import tickets
 from shared.core.actions import Action, Answer, Ask, Decline, Dial, Hangup, Send, Serve
 from shared.core.bulk import PieceRequest
@@ -36,6 +36,7 @@ from shared.core.messages import (
     Share,
     Upload,
 )
+from shared.core.rates import Rates
 from tests.peer_parts import (
     ANN,
     AT,
@@ -132,6 +133,23 @@ def test_a_refused_title_is_known_as_refused_until_the_tracker_says_otherwise() 
     (again,) = [m for m in sent(core, later) if isinstance(m, Locate)]
     tell(core, redirect(again.request, EDGE), TRACKER_ID)
     assert core.fetches[SWARM].refused is None
+
+
+def test_a_tracker_that_never_answers_is_asked_on_and_nothing_collects() -> None:
+    """Each question is given up as the link gives up its own; what comes after that is no offence."""
+    core, now, asked = peer(), NOW, list[Locate]()
+    core.fetch(SWARM, NOW)
+    for _ in range(400):
+        now += LOCATE_EVERY_SECONDS
+        asked += [message for message in sent(core, now) if isinstance(message, Locate)]
+        assert len(core._locates) <= 1
+    assert len(asked) == 400
+    assert not any(
+        isinstance(order, Hangup) for order in tell(core, redirect(asked[-2].request, EDGE), TRACKER_ID, now)
+    )
+    assert core.fetches[SWARM].refused is None
+    (action,) = tell(core, redirect(asked[0].request, EDGE), TRACKER_ID, now)
+    assert isinstance(action, Hangup)  # so old that it is forgotten
 
 
 # -- whom it hears ----------------------------------------------------------------------------

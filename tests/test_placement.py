@@ -13,6 +13,7 @@ from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import Evict, Load, Locate, Place, Placed, PlaceStage, Redirect
+from shared.core.tickets import TICKET_SECONDS
 from tests.test_portal import get
 from tests.tracker_parts import NOW, announce, ask, entry, infohash, join, node, orders, tracker
 from tracker.core.edges import Edges
@@ -251,6 +252,45 @@ def test_an_answer_to_no_order_costs_the_connection() -> None:
     core = core_with_edges()
     (action,) = ask(core, Placed(7, PlaceStage.HELD, 1000, Reason.NONE), node("edge"))
     assert action == Hangup(node("edge"), Reason.UNEXPECTED, "there is no order 7 for this edge")
+
+
+def test_an_order_is_repeated_with_a_fresh_ticket_before_the_old_one_runs_out() -> None:
+    core = core_with_edges()
+    ask(core, Load(10_000_000, 0, 0, 0, int(NOW * 1000), draining=1), node("origin"))
+    join(core, "viewer")
+    (place,) = said(ask(core, Locate(1, FILM), node("viewer")), Place)
+    assert isinstance(place, Place)
+    progress = Placed(place.order, PlaceStage.FETCHING, 10, Reason.NONE)
+    assert ask(core, progress, node("edge"), NOW + TICKET_SECONDS / 2 - 1) == []
+    (again,) = said(ask(core, progress, node("edge"), NOW + TICKET_SECONDS / 2), Place)
+    assert isinstance(again, Place)
+    assert again.order == place.order
+    assert again.ticket != place.ticket
+    assert ask(core, progress, node("edge"), NOW + TICKET_SECONDS / 2 + 1) == []
+
+
+def test_an_answer_to_an_order_that_was_forgotten_meanwhile_costs_nothing() -> None:
+    core = core_with_edges()
+    ask(core, Load(10_000_000, 0, 0, 0, int(NOW * 1000), draining=1), node("origin"))
+    join(core, "viewer")
+    (place,) = said(ask(core, Locate(1, FILM), node("viewer")), Place)
+    assert isinstance(place, Place)
+    core.content.placement.left(node("edge"), NOW)
+    assert ask(core, Placed(place.order, PlaceStage.HELD, 1000, Reason.NONE), node("edge")) == []
+
+
+def test_an_edge_that_comes_back_before_it_was_missed_is_ordered_anew() -> None:
+    core = core_with_edges()
+    ask(core, Load(10_000_000, 0, 0, 0, int(NOW * 1000), draining=1), node("origin"))
+    join(core, "viewer")
+    (place,) = said(ask(core, Locate(1, FILM), node("viewer")), Place)
+    assert isinstance(place, Place)
+    ask(core, Placed(place.order, PlaceStage.FETCHING, 500, Reason.NONE), node("edge"))
+    join(core, "edge", Kind.EDGE)
+    ask(core, Load(10_000_000, 0, 10**9, 0, int(NOW * 1000)), node("edge"))
+    (again,) = said(ask(core, Locate(2, FILM), node("viewer")), Place)
+    assert isinstance(again, Place)
+    assert again.order > place.order
 
 
 def test_a_hint_travels_as_evict() -> None:

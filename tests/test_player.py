@@ -13,9 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from peer import film_response, player
-from peer.byte_range import asked_range
+from peer import player
 from peer.player import serve_player
+from shared import file_response
+from shared.core.byte_range import asked_range
 from shared.core.errors import (
     ConnectionLost,
     LocalError,
@@ -58,7 +59,7 @@ async def test_the_whole_film_is_the_published_one(shelf: Shelf, whole: bytes) -
     assert answer.headers["accept-ranges"] == "bytes"
     assert answer.headers["etag"] == f'"{shelf.first.infohash.hex()}"'
     assert answer.headers["content-length"] == str(len(whole))
-    assert shelf.largest_read <= film_response.PART_BYTES
+    assert shelf.largest_read <= file_response.PART_BYTES
     assert shelf.opened == shelf.closed == 1
 
 
@@ -166,7 +167,7 @@ async def test_a_player_that_pauses_is_not_read_ahead_for(tmp_path: Path) -> Non
             await player.send_all(request.encode())
             assert (await player.receive_some(64)).startswith(b"HTTP/1.1 200")
             await trio.testing.wait_all_tasks_blocked(0.2)  # sockets are full
-            assert 0 < shelf.reads * film_response.PART_BYTES < 32 << 20
+            assert 0 < shelf.reads * file_response.PART_BYTES < 32 << 20
             assert shelf.closed == 0
         with trio.fail_after(5):
             await shelf.left.wait()
@@ -345,7 +346,7 @@ async def test_an_opened_title_plays_on_without_its_tracker(shelf: Shelf, whole:
 
 
 async def ask_in_vain(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> httpx2.Response:
-    monkeypatch.setattr(film_response, "FIRST_BYTE_SECONDS", 0.05)
+    monkeypatch.setattr(file_response, "FIRST_BYTE_SECONDS", 0.05)
     monkeypatch.setattr(player, "WAIT_SECONDS", 0.05)
     async with open_door(shelf) as (client, _):
         return await client.get(shelf.film_path)

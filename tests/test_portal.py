@@ -17,7 +17,8 @@ from shared.core.messages import Report, Share
 from tests.tracker_parts import NOW, TRACKER_ID, announce, ask, entry, infohash, join, node, title_id, tracker
 from tracker.core.tracker import Tracker
 from tracker.page import STYLE
-from tracker.portal import MAX_LIMIT, Portal
+from tracker.portal import Portal
+from tracker.query import MAX_LIMIT
 from tracker.views import MAX_HOLDERS
 
 EDGE = node("edge")

@@ -6,16 +6,18 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import Why
 from tests.tracker_parts import NOW, announce, infohash, node
+from tracker.core.answers import PEERS_WANTED, Answer, Question, Viewer
 from tracker.core.candidates import MOST_CONNECTIONS
 from tracker.core.edge_choice import EDGES_WANTED
 from tracker.core.edges import Edges
 from tracker.core.records import RESERVATION_HALF_LIFE_SECONDS
-from tracker.core.redirect import PEERS_WANTED, Answer, Field, Question, Viewer, choose
+from tracker.core.redirect import Field, choose
 from tracker.core.swarm import Swarms
 
 SWARM = infohash("film")
@@ -139,12 +141,12 @@ def test_a_reservation_halves_and_never_grows_when_time_steps_back() -> None:
     field = field_of(("pc", Kind.PC, "north", 4))
     redirect(field)
     nodes, tick = field.swarms.nodes, field.swarms.tick(NOW)
-    row = nodes.find(node("pc"))
-    promised = nodes.reserved(row, tick)
+    row = np.array([nodes.find(node("pc"))])
+    promised = nodes.reserved_of(row, tick)[0]
     assert promised > 0
     later = field.swarms.tick(NOW + RESERVATION_HALF_LIFE_SECONDS)
-    assert nodes.reserved(row, later) == pytest.approx(promised / 2)
-    assert nodes.reserved(row, max(0, tick - 100)) == promised
+    assert nodes.reserved_of(row, later)[0] == pytest.approx(promised / 2)
+    assert nodes.reserved_of(row, max(0, tick - 100))[0] == promised
 
 
 @pytest.mark.parametrize(
@@ -158,9 +160,9 @@ def test_weak_sources_mean_more_connections(spare: int, least: int, most: int) -
 class Counting(Random):
     rolls = 0
 
-    def randrange(self, *arguments: int) -> int:  # type: ignore[override]  # counts, and passes on
+    def random(self) -> float:
         self.rolls += 1
-        return super().randrange(*arguments)
+        return super().random()
 
 
 def test_the_work_does_not_grow_with_the_swarm() -> None:

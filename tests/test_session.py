@@ -50,6 +50,11 @@ ORDER = {
     "Seek": ("t", "t"),
     "Found": ("t", "t"),
     "Fellows": ("t", "tepsm"),
+    "Seal": ("t", "epsm"),
+    "WantSeal": ("epsm", "t"),
+    "WebSeed": ("e", "t"),
+    "AskOpen": ("e", "t"),
+    "IsOpen": ("t", "e"),
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from shared.core.ids import Kind, NodeId
 from shared.core.messages import Why
 from tests.world import Line, Viewer, World
+from tracker.core.answers import Trace
 from tracker.core.explain import explain
-from tracker.core.redirect import Trace
 
 TEN_MBIT = 1_250_000.0
 

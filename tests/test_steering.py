@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import pytest
 import trio
@@ -15,16 +14,19 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.core.admission import MAX_WORKERS
 from shared import clock
 from shared.core.ids import HostPort
 from shared.endpoint import Endpoint, open_endpoint
 from shared.quic import QuicEngine
 from shared.reception import Reception
 from shared.sockets import destination
-from shared.steering import ALONE, LEAD_BERTH, MAX_BERTHS, Berth, berth_of, bind_group, steer
+from shared.steering import ALONE, LEAD_BERTH, Berth, berth_of, bind_group, steer
+from tests.moving_relay import MovingRelay
 from tests.quic_pair import FAR, LOOPBACK, NEAR, ask, echo
 
 BERTHS = 5
+MAX_BERTHS = 1 + 2 * MAX_WORKERS  # the lead's, and two a worker
 
 
 @given(berths=st.integers(2, MAX_BERTHS), seed=st.integers(0, 1 << 32), data=st.data())
@@ -182,44 +184,6 @@ async def test_connections_of_one_port_meet_their_own_endpoint_and_only_that() -
         assert sum(counts) == 40
         assert min(counts) >= 5  # each endpoint gets its part
         assert port.unwanted() == 0
-
-
-class MovingRelay:
-    """Passes datagrams between a client and `target`, which sees a new port after each `move`."""
-
-    def __init__(self, target: HostPort) -> None:
-        self._target = (target.host, target.port)
-        self._front, self._back = _bound(), _bound()
-        self._client: Any = None
-        self._moved = trio.CancelScope()
-        self.at = HostPort(*self._front.getsockname())
-
-    def move(self) -> None:
-        self._moved.cancel()
-
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._outward)
-            while True:
-                with self._back, trio.CancelScope() as self._moved:
-                    while True:
-                        await trio.lowlevel.wait_readable(self._back)
-                        self._front.sendto(self._back.recv(65536), self._client)
-                self._back = _bound()
-
-    async def _outward(self) -> None:
-        with self._front:
-            while True:
-                await trio.lowlevel.wait_readable(self._front)
-                datagram, self._client = self._front.recvfrom(65536)
-                self._back.sendto(datagram, self._target)
-
-
-def _bound() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.bind((LOOPBACK, 0))
-    return sock
 
 
 async def test_a_client_that_changes_its_port_stays_with_its_endpoint() -> None:

@@ -90,8 +90,9 @@ async def test_without_its_edge_the_swarm_plays_on(film: Path, tmp_path: Path) -
 
 
 async def test_a_tracker_that_restarts_is_not_missed(film: Path, tmp_path: Path) -> None:
+    pace = {"announce_seconds": ANNOUNCE_SECONDS, "report_seconds": 1}
     async with open_house(tmp_path) as house:
-        title = await furnish(house, film, "first", "second", announce_seconds=ANNOUNCE_SECONDS)
+        title = await furnish(house, film, "first", "second", **pace)
         assert house.tracker is not None
         assert house.edge is not None
         await hold_all(house, "first", title)
@@ -102,9 +103,7 @@ async def test_a_tracker_that_restarts_is_not_missed(film: Path, tmp_path: Path)
                 audience.start_soon(seat.watch)
                 await seat.begun.wait()
             await house.kill("tracker")
-            await house.start_tracker(
-                str(before.at), house.api.removeprefix("http://"), announce_seconds=ANNOUNCE_SECONDS
-            )
+            await house.start_tracker(str(before.at), house.api.removeprefix("http://"), **pace)
             assert house.tracker == before
             titles = (await ask(house.api, "/api/v1/titles"))["titles"]
             assert [one["address"] for one in titles] == [str(title)]
@@ -113,6 +112,25 @@ async def test_a_tracker_that_restarts_is_not_missed(film: Path, tmp_path: Path)
         for seat in seats:
             seat.saw_all()
         assert (await ask(seats[0].door, "/api/v1/statistics"))["tracker_up"]
+        await wait_until_used_as_peers_say(house, title, "first", "second")
+
+
+async def wait_until_used_as_peers_say(house: House, title: Address, *peers: str) -> None:
+    """Across the tracker's death no byte is counted twice, and none is forgotten."""
+    assert title.title is not None
+    said = [await peer_says(house.doors[name], title) for name in peers]
+
+    async def equal() -> bool:
+        used = (await ask(house.api, "/api/v1/usage"))["usage"]
+        wanted = [sum(one[key] for one in said) for key in ("edge_bytes", "peer_bytes")]
+        return [[one["key"], one["edge_bytes"], one["peer_bytes"]] for one in used] == [
+            [title.title.hex() if title.title else "", *wanted]
+        ]
+
+    await wait_until(equal, seconds=10)
+    (used,) = (await ask(house.api, "/api/v1/usage"))["usage"]
+    assert 0 < used["uploaded_bytes"] <= used["peer_bytes"]
+    assert used["viewers"] == len(peers) <= used["redirects"]
 
 
 async def test_what_a_killed_peer_held_it_serves_again(film: Path, tmp_path: Path) -> None:

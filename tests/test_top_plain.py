@@ -13,9 +13,8 @@ from shared.core.errors import ConfigError, LocalError, ProtocolError
 from shared.core.ids import Kind
 from tests.fake_tracker import API, AT, BOX, EDGE, PC, PHONE, FakeTracker, swarm_tracker
 from tests.tracker_parts import NOW, announce, ask, entry, infohash, join, tracker
-from tracker import commands, views
+from tracker import api_client, commands, views
 from tracker.portal import Portal
-from tracker.tui import feed as feeds
 from tracker.tui import plain
 from tracker.tui.columns import NODES, SWARMS, amount, bar
 from tracker.tui.feed import Feed
@@ -103,7 +102,7 @@ def test_an_api_that_is_no_address_is_refused(api: str) -> None:
 
 async def test_a_bare_host_and_port_will_do() -> None:
     async with Feed("127.0.0.1:8430/") as feed:
-        assert feed.api == API == feeds.DEFAULT_API
+        assert feed.api == API == api_client.DEFAULT_API
 
 
 @pytest.mark.parametrize("once, as_json", [(True, False), (False, True)])

@@ -41,7 +41,6 @@ from tests.tracker_parts import (
     title_id,
     tracker,
 )
-from tracker.core.records import KIND_NUMBERS
 from tracker.core.swarm import CLEARED_AT_ONCE, EXPIRY_INTERVALS, Swarms
 from tracker.core.tracker import StoreNode, StoreTitle, Tracker, TrackerAction
 
@@ -212,20 +211,23 @@ def check_swarms(swarms: Swarms, said: Said, regions: dict[NodeId, str]) -> None
                 assert swarms.records.spare[record] == key & 15
 
 
-@given(st.integers(0, 40), st.integers(0, 50), st.integers(0, 1 << 32))
+@given(st.integers(0, 40), st.integers(1, 50), st.integers(0, 1 << 32))
 def test_a_window_stays_in_its_bucket(size: int, wanted: int, seed: int) -> None:
-    """A window gives min(wanted, size) different members of the bucket asked for, and no others."""
+    """Windows give min(wanted, size) different members of each bucket, best and near first."""
     swarms = Swarms(60.0)
     swarms.announce(announce(SWARM, spare=2), node("other"), Kind.PC, "north", NOW)
     for who in range(size):
         swarms.announce(announce(SWARM, spare=3), node(who), Kind.PC, "north", NOW)
     for who in range(size, size + 5):
         swarms.announce(announce(SWARM, spare=3), node(who), Kind.PC, "south", NOW)
-    north = swarms.region_number("north")
-    window = swarms.swarms[SWARM].window(north, KIND_NUMBERS[Kind.PC], 3, wanted, Random(seed))
-    drawn = [swarms.holder(record).node for record in window]
-    assert len(set(drawn)) == len(drawn) == min(wanted, size)
-    assert set(drawn) <= {node(who) for who in range(size)}
+    windows = swarms.swarms[SWARM].windows(swarms.region_number("north"), wanted, Random(seed))
+    buckets = [({node(who) for who in range(size)}, True)] if size else []
+    buckets += [({node("other")}, True), ({node(who) for who in range(size, size + 5)}, False)]
+    for (window, is_near), (bucket, expected) in zip(windows, buckets, strict=True):
+        drawn = [swarms.holder(record).node for record in window]
+        assert len(set(drawn)) == len(drawn) == min(wanted, len(bucket))
+        assert set(drawn) <= bucket
+        assert is_near is expected
 
 
 def test_who_leaves_many_swarms_is_in_none_at_once_and_is_cleared_away_bit_by_bit() -> None:

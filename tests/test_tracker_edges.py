@@ -133,7 +133,7 @@ def test_an_edge_whose_clock_is_far_off_would_refuse_every_ticket_and_is_named()
     core = core_of("a", "b")
     ask(core, load(clock=NOW - 900), node("a"))
     assert sources(core) == {node("b")}
-    assert core.edges.trouble(core.edges.states[node("a")], NOW) == "its clock is -900 s off ours: set it"
+    assert core.edges.states[node("a")].trouble(NOW) == "its clock is -900 s off ours: set it"
 
 
 def test_two_edges_with_one_id_are_told_and_leave_no_state() -> None:

@@ -28,8 +28,8 @@ from tests.tracker_client import client_of, config_of, film_of, tracker_of
 from tests.tracker_parts import KEY, NOW, announce, ask, entry, infohash, join, node, orders, register
 from tracker import redirect_log
 from tracker.commands import explain as explain_command
+from tracker.core.answers import Answer, Trace, replay
 from tracker.core.explain import explain
-from tracker.core.redirect import Answer, Trace, replay
 from tracker.core.tracker import LogRedirect, Tracker, TrackerSettings
 from tracker.redirect_log import RedirectLog
 from tracker.server import serve

@@ -12,12 +12,11 @@ from shared.core.actions import Action, Answer, Dial, Send
 from shared.core.errors import LocalError
 from shared.core.ids import Address, HostPort, Kind, NodeId
 from shared.core.messages import Browse, Catalogue
+from shared.core.questions import ANSWER_SECONDS, MAX_QUESTIONS
 from shared.core.tracker_link import (
-    ANSWER_SECONDS,
     FIRST_PAUSE_SECONDS,
     FOREVER,
     LONGEST_PAUSE_SECONDS,
-    MAX_OPEN_REQUESTS,
     TrackerLink,
 )
 from tests.tracker_parts import NOW, hello
@@ -128,7 +127,7 @@ def test_a_tracker_that_comes_up_anew_has_forgotten_our_questions() -> None:
 
 def test_open_questions_are_bounded() -> None:
     core = connected()
-    for _ in range(MAX_OPEN_REQUESTS):
+    for _ in range(MAX_QUESTIONS):
         request = core.new_request()
         core.ask(request, Browse(request))
     with pytest.raises(LocalError, match="try again"):
@@ -137,7 +136,7 @@ def test_open_questions_are_bounded() -> None:
 
 def test_a_question_that_is_not_answered_is_given_up_and_makes_room() -> None:
     core = connected()
-    requests = [core.new_request() for _ in range(MAX_OPEN_REQUESTS)]
+    requests = [core.new_request() for _ in range(MAX_QUESTIONS)]
     for request in requests:
         core.ask(request, Browse(request))
     assert core.get_timer() <= NOW  # asking has no clock

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from shared.core.errors import LocalError, Reason, Refused, StoreError, StoreFull
 from shared.core.ids import HostPort, Kind
 from tests.tracker_parts import NOW, entry, hello, node, rendition
-from tracker import store
 from tracker.core.nodes import Node, of_hello
-from tracker.store import MAX_NODES, open_store
+from tracker.dbs import schema, titles
+from tracker.dbs.titles import MAX_NODES
+from tracker.store import open_store
 
 EDGE = node("edge")
 FILM = entry("film", EDGE)
@@ -33,22 +34,22 @@ def seen(name: str | int, since: float = NOW) -> Node:
 async def test_titles_come_back_in_the_order_they_were_made(tmp_path: Path) -> None:
     several = replace(FILM, renditions=tuple(rendition(n) for n in (3, 1, 2)))
     made = [several, entry("b", EDGE), entry("a", node("other"))]
-    async with open_store(tmp_path / "t.db") as titles:
+    async with open_store(tmp_path / "t.db") as store:
         for one in made:
-            await titles.store_title(one)
-        assert await titles.entries() == made
-    async with open_store(tmp_path / "t.db") as titles:
-        assert await titles.entries() == made
-        assert (await titles.statistics()).titles == 3
+            await store.store_title(one)
+        assert await store.entries() == made
+    async with open_store(tmp_path / "t.db") as store:
+        assert await store.entries() == made
+        assert (await store.statistics()).titles == 3
 
 
 async def test_a_title_registered_again_is_replaced_and_keeps_its_place(tmp_path: Path) -> None:
     again = replace(FILM, title="Other name", renditions=(rendition("new"),))
-    async with open_store(tmp_path / "t.db") as titles:
-        await titles.store_title(FILM)
-        await titles.store_title(entry("later", EDGE))
-        await titles.store_title(again)
-        assert await titles.entries() == [again, entry("later", EDGE)]
+    async with open_store(tmp_path / "t.db") as store:
+        await store.store_title(FILM)
+        await store.store_title(entry("later", EDGE))
+        await store.store_title(again)
+        assert await store.entries() == [again, entry("later", EDGE)]
 
 
 @pytest.mark.parametrize(
@@ -61,12 +62,12 @@ async def test_a_title_registered_again_is_replaced_and_keeps_its_place(tmp_path
     ids=["foreign title", "foreign rendition", "one rendition twice"],
 )
 async def test_a_title_that_is_somebody_elses_changes_nothing(tmp_path: Path, thief: object) -> None:
-    async with open_store(tmp_path / "t.db") as titles:
-        await titles.store_title(FILM)
+    async with open_store(tmp_path / "t.db") as store:
+        await store.store_title(FILM)
         with pytest.raises(Refused) as refused:
-            await titles.store_title(thief)  # type: ignore[arg-type]  # parametrized entries
+            await store.store_title(thief)  # type: ignore[arg-type]  # parametrized entries
         assert refused.value.reason is Reason.NOT_ALLOWED
-        assert await titles.entries() == [FILM]
+        assert await store.entries() == [FILM]
 
 
 text = st.text(st.characters(exclude_categories=("C", "Zl", "Zp", "Zs")), min_size=1, max_size=200)
@@ -78,15 +79,15 @@ def test_every_entry_the_wire_allows_comes_back(title: str, name: str, length: i
     """An entry that the protocol can carry is read from the database as it was written."""
     one = replace(FILM, title=title, renditions=(replace(rendition(1), name=name, length=length),))
     database = sqlite3.connect(":memory:", isolation_level=None)
-    store._upgrade(database)
-    store._write_title(database, one)
-    assert store._read_entries(database) == [one]
+    schema.upgrade(database)
+    titles.write_title(database, one)
+    assert titles.read_entries(database) == [one]
     database.close()
 
 
 async def test_nodes_are_remembered_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_NODES > 1000
-    monkeypatch.setattr(store, "MAX_NODES", 3)
+    monkeypatch.setattr(titles, "MAX_NODES", 3)
     async with open_store(tmp_path / "t.db") as nodes:
         await nodes.store_nodes([seen(n, NOW + n) for n in range(5)])
         await nodes.store_nodes([seen(2, NOW + 50)])
@@ -110,9 +111,9 @@ WRITER = """
     from tracker.store import open_store
 
     async def write():
-        async with open_store(Path(sys.argv[1])) as titles:
+        async with open_store(Path(sys.argv[1])) as store:
             for number in range(100_000):
-                await titles.store_title(entry(number, node("edge")))
+                await store.store_title(entry(number, node("edge")))
                 print(number, flush=True)
 
     trio.run(write)
@@ -136,15 +137,15 @@ def write_until_killed(path: Path, wanted: int) -> int:
 async def test_kill_9_loses_no_acknowledged_title(tmp_path: Path, wanted: int) -> None:
     acknowledged = write_until_killed(tmp_path / "t.db", wanted)
     assert acknowledged >= wanted
-    async with open_store(tmp_path / "t.db") as titles:
-        entries = await titles.entries()
+    async with open_store(tmp_path / "t.db") as store:
+        entries = await store.entries()
     assert len(entries) >= acknowledged
     assert entries == [entry(number, EDGE) for number in range(len(entries))]
 
 
 async def open_and_close(path: Path) -> None:
-    async with open_store(path) as titles:
-        await titles.entries()
+    async with open_store(path) as store:
+        await store.entries()
 
 
 async def test_a_file_that_is_no_database_is_named_with_its_cure(tmp_path: Path) -> None:
@@ -158,9 +159,9 @@ async def test_a_file_that_is_no_database_is_named_with_its_cure(tmp_path: Path)
 
 async def test_a_damaged_page_is_found_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    async with open_store(path) as titles:
+    async with open_store(path) as store:
         for number in range(50):
-            await titles.store_title(entry(number, EDGE))
+            await store.store_title(entry(number, EDGE))
     raw = bytearray(path.read_bytes())
     raw[4096:] = b"\xa5" * (len(raw) - 4096)
     path.write_bytes(raw)
@@ -190,8 +191,8 @@ async def test_a_foreign_or_newer_database_is_left_alone(tmp_path: Path, change:
 
 async def test_an_edited_row_is_found_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    async with open_store(path) as titles:
-        await titles.store_title(FILM)
+    async with open_store(path) as store:
+        await store.store_title(FILM)
     with sqlite3.connect(path) as database:
         database.execute("UPDATE titles SET title = ?", ("x" * 5000,))
     database.close()
@@ -201,19 +202,19 @@ async def test_an_edited_row_is_found_at_the_start(tmp_path: Path) -> None:
 
 async def test_a_full_disk_refuses_the_title_and_keeps_the_others(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    async with open_store(path) as titles:
-        await titles.store_title(FILM)
-        pages = titles._database.execute("PRAGMA page_count").fetchone()[0]
-        titles._database.execute(f"PRAGMA max_page_count = {pages}")
+    async with open_store(path) as store:
+        await store.store_title(FILM)
+        pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+        store._database.execute(f"PRAGMA max_page_count = {pages}")
         large = replace(
             entry("large", EDGE), renditions=tuple(replace(rendition(n), name="x" * 250) for n in range(16))
         )
         with pytest.raises(StoreFull, match=r"t\.db: the disk is full"):
-            await titles.store_title(large)
-        assert await titles.entries() == [FILM]
-        titles._database.execute("PRAGMA max_page_count = 100000")
-        await titles.store_title(large)
-        assert await titles.entries() == [FILM, large]
+            await store.store_title(large)
+        assert await store.entries() == [FILM]
+        store._database.execute("PRAGMA max_page_count = 100000")
+        await store.store_title(large)
+        assert await store.entries() == [FILM, large]
 
 
 async def test_a_folder_that_is_a_file_is_named_with_its_cure(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ async def test_a_folder_that_is_a_file_is_named_with_its_cure(tmp_path: Path) ->
 
 
 async def test_a_table_lost_while_running_is_a_store_error(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "t.db") as titles:
-        titles._database.execute("DROP TABLE renditions")
+    async with open_store(tmp_path / "t.db") as store:
+        store._database.execute("DROP TABLE renditions")
         with pytest.raises(StoreError, match=r"t\.db: .*renditions"):
-            await titles.store_title(FILM)
+            await store.store_title(FILM)

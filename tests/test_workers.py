@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,22 +17,19 @@ import pytest
 import trio
 from aioquic.quic.connection import QuicConnection
 
-from edge.core.crew import FIRST_PAUSE_SECONDS
-from edge.supervisor import Child, Supervisor
 from peer import publish as publishing
 from shared.core.bulk import PieceRequest
-from shared.core.errors import ConnectionLost, LocalError
+from shared.core.errors import ConnectionLost
 from shared.core.ids import HostPort
 from shared.core.merkle import HASH_BYTES
 from shared.piece_store import PieceStore
 from shared.quic import QuicEngine
-from shared.steering import LEAD_BERTH, Berth
+from shared.steering import Berth
 from tests.house_parts import wait_until
 from tests.node_parts import (
     House,
     Published,
     Stranger,
-    alone,
     new_clip,
     open_house,
     published,
@@ -42,9 +38,9 @@ from tests.node_parts import (
 )
 
 WORKERS = 2
+STAYING = 8
 BERTHS = 1 + 2 * WORKERS
 FIRST, SECOND = 1, 3  # the berths that they begin at
-LONGER_THAN_THE_PAUSE_SECONDS = FIRST_PAUSE_SECONDS + 1.0
 
 
 @pytest.fixture(scope="session")
@@ -194,15 +190,21 @@ class Audience:
     house: House
     film: Published
     connections: int = 0
+    staying: int = 0
     asked: int = 0
     lost_datagrams: int = 0
     endings: list[ConnectionLost] = field(default_factory=list)
+
+    async def is_there(self) -> bool:
+        """Whether all who stay came: so many that no worker is without one."""
+        return self.staying == STAYING
 
     async def stay(self, leave: trio.Event) -> None:
         """One viewer, until it shall leave."""
         async with stranger(self.house.edge.ready.address) as viewer:
             self.connections += 1
             await viewer.join(self.house, self.film)
+            self.staying += 1
             while not leave.is_set():
                 await fetch(viewer, self.film)
                 self.asked += self.film.manifest.piece_count
@@ -232,9 +234,10 @@ async def test_replacing_the_workers_loses_no_connection_and_no_datagram(
         before = processes()
         audience, leave = Audience(house, film), trio.Event()
         async with trio.open_nursery() as nursery:
-            for _ in range(8):
+            for _ in range(STAYING):
                 nursery.start_soon(audience.stay, leave)
             nursery.start_soon(audience.come_and_go, leave)
+            await wait_until(audience.is_there, seconds=20)
             await trio.sleep(0.5)
             os.kill(os.getpid(), signal.SIGHUP)
             await ended(before[0])  # the lead is the last to be replaced
@@ -288,107 +291,3 @@ async def test_an_upload_outlives_the_lead_and_its_worker(
         await ended(*before)
         assert offsets.count(0) == 1
         assert address.title in published(house.folder / "edge")
-
-
-# -- dead ---------------------------------------------------------------------------------------------
-
-
-async def test_a_worker_that_is_killed_is_started_again_and_its_viewers_come_back(
-    tmp_path: Path, film: Published
-) -> None:
-    async with crewed(tmp_path, film) as house:
-        lead, *workers = processes()
-        viewer = await house.start_peer("viewer")
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
-        assert await viewer.download(film) == film.data
-        await ended(*workers)
-        assert processes()[0] == lead
-        await wait_until(all_there, seconds=10)
-        await house.assert_serves(film)
-
-
-async def test_a_worker_replaced_while_it_waits_to_be_started_again_is_not_started_twice(
-    tmp_path: Path, film: Published
-) -> None:
-    """A berth never has two processes, whoever starts one there."""
-    async with crewed(tmp_path, film) as house:
-        _, worker, _ = processes()
-        os.kill(worker, signal.SIGKILL)  # the first time it is back at once
-        await ended(worker)
-        await wait_until(all_there, seconds=10)
-        await house.assert_serves(film)
-        before = processes()
-        os.kill(before[-1], signal.SIGKILL)  # the second time after a pause
-        await ended(before[-1])
-        os.kill(os.getpid(), signal.SIGHUP)
-        await ended(*before)
-        await trio.sleep(LONGER_THAN_THE_PAUSE_SECONDS)
-        assert len(processes()) == 1 + WORKERS
-        await house.assert_serves(film)
-
-
-async def test_a_new_lead_that_dies_before_it_begins_is_followed_by_another(
-    tmp_path: Path, film: Published, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The workers meet the one that lives."""
-    spawn = Supervisor._spawn
-    doomed: list[int] = []
-
-    async def spawn_and_kill(self: Supervisor, berth: int) -> Child:
-        child = await spawn(self, berth)
-        if berth == LEAD_BERTH and not doomed:
-            doomed.append(child.process.pid)
-            child.process.kill()
-            await child.gone.wait()
-        return child
-
-    async with crewed(tmp_path, film) as house:
-        before = processes()
-        monkeypatch.setattr(Supervisor, "_spawn", spawn_and_kill)
-        os.kill(os.getpid(), signal.SIGHUP)
-        await ended(*before)
-        await wait_until(all_there, seconds=10)
-        assert doomed
-        assert len(processes()) == 1 + WORKERS
-        address = await house.publish(clip, "New")
-        assert address.title in published(house.folder / "edge")
-        await house.assert_serves(film)
-
-
-async def test_a_lead_that_is_killed_is_started_again_and_nobody_who_watches_notices(
-    tmp_path: Path, film: Published, clip: Path
-) -> None:
-    async with crewed(tmp_path, film) as house:
-        lead, *workers = processes()
-        async with stranger(house.edge.ready.address) as viewer:
-            await viewer.join(house, film)
-            os.kill(lead, signal.SIGKILL)
-            assert await fetch(viewer, film) == len(film.data)
-            await ended(lead)
-            assert await fetch(viewer, film) == len(film.data)
-            assert viewer.connection.loss is None
-            assert set(workers) < set(processes())
-            address = await house.publish(clip, "New")
-        assert address.title in published(house.folder / "edge")
-        assert len(await edges(house)) == 1
-
-
-async def test_an_edge_that_ends_leaves_no_process_and_no_port(tmp_path: Path, film: Published) -> None:
-    async with crewed(tmp_path, film) as house:
-        at = house.edge.ready.address.at
-        assert len(processes()) == 1 + WORKERS
-        await house.edge.stop()
-        assert processes() == []
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind((at.host, at.port))
-
-
-async def test_a_child_that_cannot_begin_is_named_in_one_line(tmp_path: Path, film: Published) -> None:
-    async with open_house(tmp_path, film) as house:
-        await house.edge.stop()
-        pieces = tmp_path / "edge" / "pieces"
-        pieces.rename(tmp_path / "elsewhere")
-        pieces.write_text("no folder")
-        with pytest.raises(LocalError, match=r"pieces.*store's folder"), alone():
-            await house.start_edge(workers=WORKERS)

@@ -22,9 +22,15 @@ U32 = (1 << 32) - 1
 ITEM = Limit(0, U32, "")  # of a list of integers
 USUAL = 40  # bytes or items beyond the lower limit; the upper limit has examples of its own
 RECORDS: tuple[type, ...] = (
-    messages.Rendition, messages.Entry, messages.Source, messages.Share,
-    messages.SwarmHeld, messages.Withdrawn, messages.Fellow,
-)  # fmt: skip
+    messages.Rendition,
+    messages.Entry,
+    messages.Source,
+    messages.Share,
+    messages.Use,
+    messages.SwarmHeld,
+    messages.Withdrawn,
+    messages.Fellow,
+)
 SPOKEN: tuple[type, ...] = (*messages.ALL, *RECORDS)
 
 PRINTABLE = st.characters(exclude_categories=("C", "Z"), include_characters=" ")  # as str.isprintable

@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.core.admission import Admission
 from edge.core.edge import Edge
-from peer.core.peer import Peer, PeerSettings, Rates
+from peer.core.peer import Peer, PeerSettings
 from shared.core import entries, messages, signing
 from shared.core.actions import Ask, AskManifest, Cancel, Decline, Dial, Hangup, Send, Serve
 from shared.core.errors import Reason
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId
 from shared.core.messages import PROTOCOL_VERSION, Entry, Hello
+from shared.core.rates import Rates
 from tests.world_audience import Audience
 from tests.world_bulk import Bulk
 from tests.world_parts import Host, Line, Viewer, VirtualClock, film, key_of

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from tracker import group_commands, place_command
+
 if TYPE_CHECKING:
     from tracker.config import TrackerConfig
 
@@ -22,6 +24,8 @@ def register(app: App) -> None:
     command.command(explain)
     app.command(command)
     app.command(top)
+    group_commands.register(app)
+    place_command.register(app)
 
 
 def tracker(

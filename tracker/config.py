@@ -131,12 +131,22 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     bittorrent: Annotated[
         HostPortText | None,
         Meta(
-            description="A UDP port for BitTorrent's own announces (BEP 15) of titles that are for "
-            "everybody, so that stock clients find each other; left out, there is none. What they say is "
-            "not encrypted.",
+            description="A port for stock BitTorrent clients and titles that are for everybody: announces "
+            "over UDP (BEP 15) and over HTTP (BEP 3), and /torrents/INFOHASH.torrent, which names edges with "
+            "an HTTP door as web seeds; left out, there is none. What is said there is not encrypted. The "
+            "names in .torrent files are those of `public`, if that is set.",
             examples=["[::]:6969"],
         ),
     ] = None
+
+    sealed_datagrams: Annotated[
+        bool,
+        Meta(
+            description="Whether nodes that are connected may announce and locate by single encrypted "
+            "datagrams at the same port, which costs less than the same over their connection. Where the "
+            "system cannot (it takes 64-bit Linux), or datagrams get lost, the connection is used."
+        ),
+    ] = True
 
     announce_seconds: Annotated[
         int,

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from shared import clock
 from shared.core.errors import Reason, Refused, StoreError, StoreFull
 from shared.core.ids import NodeId
 from tracker.core.nodes import Node
 from tracker.core.tracker import StoreNode, StoreTitle, Tracker, TrackerAction
+from tracker.dbs import placement, usage
 from tracker.store import Store
 
 log = logging.getLogger("penstock.tracker")
@@ -19,6 +21,8 @@ log = logging.getLogger("penstock.tracker")
 TITLES_WAITING = 256  # an edge that registers faster than the disk writes is told to wait
 NODES_WAITING = 10_000
 NODES_EVERY_SECONDS = 1.0  # one transaction for a crowd that comes at once
+COUNTS_EVERY_SECONDS = 2.0  # what kill -9 may cost of redirects and viewers
+TIDY_EVERY_SECONDS = 3600.0
 
 
 class Ledger:
@@ -54,8 +58,11 @@ class Ledger:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_titles, pump)
             nursery.start_soon(self._write_nodes)
+            nursery.start_soon(self._write_counts)
             yield
             nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.write_counts()
 
     async def _write_titles(self, pump: Callable[[], None]) -> None:
         async for order in self._queue:
@@ -86,3 +93,39 @@ class Ledger:
             except StoreError as error:
                 log.warning("%d nodes are not recorded: %s", len(batch), error)
             await trio.sleep(NODES_EVERY_SECONDS)
+
+    async def _write_counts(self) -> None:
+        tidy_at = 0.0
+        while True:
+            await trio.sleep(COUNTS_EVERY_SECONDS)
+            await self.write_counts()
+            now = clock.now()
+            if now >= tidy_at:
+                tidy_at = now + TIDY_EVERY_SECONDS
+                await self._tidy(now)
+
+    async def write_counts(self) -> None:
+        """Writes what usage and placement have become; what the database refuses waits for the next time."""
+        batch, record = self._core.usage.take(), self._core.content.placement.record
+        changes = record.take()
+        try:
+            if batch:
+                await self._store.write(usage.write_batch, batch, clock.now())
+        except StoreError as error:
+            self._core.usage.give_back(batch)
+            log.warning("usage is not recorded yet: %s", error)
+        try:
+            if changes:
+                await self._store.write(placement.write_changes, changes)
+        except StoreError as error:
+            record.give_back(changes)
+            log.warning("placement is not recorded yet: %s", error)
+
+    async def _tidy(self, now: float) -> None:
+        if self._core.usage.dropped:
+            log.warning("%d counts of usage are lost: too many at once", self._core.usage.dropped)
+            self._core.usage.dropped = 0
+        try:
+            await self._store.write(usage.tidy, list(self._core.nodes), now)
+        except StoreError as error:
+            log.warning("old usage marks are not removed: %s", error)

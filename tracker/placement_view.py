@@ -89,7 +89,7 @@ def _edges(core: Tracker, now: float) -> list[EdgeView]:
             promised_rate=edge.promised_rate,
             quota_bytes=edge.quota_bytes,
             held_bytes=edge.held_bytes,
-            trouble=core.edges.trouble(edge, now),
+            trouble=edge.trouble(now),
             threshold=thresholds.get(edge.node, 0.0),
         )
         for edge in islice(core.edges.states.values(), MAX_LISTED)

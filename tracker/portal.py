@@ -1,13 +1,15 @@
 """The tracker's doors over HTTP: the JSON API (its types are in `tracker.views`) and a page.
 
-Everything is read from the core's memory, in O(page); nothing here changes anything.
+What is here is read from the core's memory, in O(page), and changes nothing; desks add more doors,
+which ask the database and may change what is in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from itertools import islice
+from typing import Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -20,14 +22,21 @@ from starlette.types import ASGIApp
 from shared import clock
 from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_title_id
-from shared.web_guards import LocalOnly
+from shared.web_guards import LocalOnly, is_loopback
 from tracker import page, placement_view, tiers, views
-from tracker.core.redirect import Trace
+from tracker.answers import json
+from tracker.core.answers import Trace
 from tracker.core.tracker import Tracker
+from tracker.desk_views import ErrorView
+from tracker.query import bounds
 
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 500
-MAX_SKIP = 10_000_000
+
+class Desk(Protocol):
+    """Doors for one subject."""
+
+    def routes(self, *, may_change: bool) -> Sequence[Route]:
+        """Its routes; `may_change`: whether this door takes what changes something."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +47,15 @@ class Portal:
     tracker: Address
     software: str
     started_at: float
+    desks: Sequence[Desk] = ()
     tier: tiers.Core | None = None  # what this tracker runs, if it is more than `core`
 
     def app(self, host: str) -> ASGIApp:
         """The ASGI app for an API bound to `host`: on loopback, for this machine's eyes only."""
+        is_local = is_loopback(host)
         app = Starlette(
             routes=[
+                *(route for desk in self.desks for route in desk.routes(may_change=is_local)),
                 Route("/", self._page),
                 Route("/healthz", self._health),
                 Route("/api/v1/overview", self._overview),
@@ -57,7 +69,7 @@ class Portal:
             ],
             exception_handlers={HTTPException: _refuse},
         )
-        return LocalOnly(app) if _is_loopback(host) else app
+        return LocalOnly(app) if is_local else app
 
     def _now(self) -> views.Overview:
         tier = tiers.view(self.tier or self.core)
@@ -68,27 +80,27 @@ class Portal:
         return PlainTextResponse("ok\n")
 
     async def _overview(self, request: Request) -> Response:
-        return _json(self._now())
+        return json(self._now())
 
     async def _nodes(self, request: Request) -> Response:
-        return _json(views.node_page(self.core, *_bounds(request)))
+        return json(views.node_page(self.core, *bounds(request)))
 
     async def _swarms(self, request: Request) -> Response:
-        return _json(views.swarm_page(self.core, *_bounds(request)))
+        return json(views.swarm_page(self.core, *bounds(request)))
 
     async def _placement(self, request: Request) -> Response:
-        return _json(placement_view.placement(self.core, clock.now()))
+        return json(placement_view.placement(self.core, clock.now()))
 
     async def _tiers(self, request: Request) -> Response:
-        return _json(tiers.view(self.tier or self.core))
+        return json(tiers.view(self.tier or self.core))
 
     async def _redirects(self, request: Request) -> Response:
-        skip, limit = _bounds(request)
+        skip, limit = bounds(request)
         latest = islice(reversed(self.core.answers), skip, skip + limit)
-        return _json(RedirectPage(len(self.core.answers), [answer.trace() for answer in latest]))
+        return json(RedirectPage(len(self.core.answers), [answer.trace() for answer in latest]))
 
     async def _titles(self, request: Request) -> Response:
-        return _json(views.title_page(self.core, self.tracker, *_bounds(request)))
+        return json(views.title_page(self.core, self.tracker, *bounds(request)))
 
     async def _title(self, request: Request) -> Response:
         try:
@@ -98,42 +110,11 @@ class Portal:
         entry = self.core.entries.get(title_id)
         if entry is None:
             raise HTTPException(404, "no such title here")
-        return _json(views.title_view(self.core, self.tracker, entry))
+        return json(views.title_view(self.core, self.tracker, entry))
 
     async def _page(self, request: Request) -> Response:
-        titles = views.title_page(self.core, self.tracker, *_bounds(request))
+        titles = views.title_page(self.core, self.tracker, *bounds(request))
         return HTMLResponse(page.titles_page(self._now(), titles), headers=page.HEADERS)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _bounds(request: Request) -> tuple[int, int]:
-    """`skip` and `limit` of the query. Raises HTTPException that names the parameter."""
-    return (
-        _number(request, "skip", 0, 0, MAX_SKIP),
-        _number(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
-    )
-
-
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
-    given = request.query_params.getlist(name)
-    if not given:
-        return default
-    text = given[0]
-    digits = len(given) == 1 and text.isascii() and text.isdigit() and len(text) <= len(str(high))
-    if not digits or not low <= int(text) <= high:
-        raise HTTPException(400, f"{name}: expected one whole number from {low} to {high}")
-    return int(text)
-
-
-def _json(view: msgspec.Struct, status: int = 200) -> Response:
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(msgspec.json.encode(view), status, headers, "application/json")
 
 
 class RedirectPage(msgspec.Struct, frozen=True):
@@ -143,18 +124,12 @@ class RedirectPage(msgspec.Struct, frozen=True):
     redirects: list[Trace]
 
 
-class ErrorView(msgspec.Struct, frozen=True):
-    """Why a request was not answered, in one line."""
-
-    error: str
-
-
 async def _refuse(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     text = error.detail if isinstance(error, HTTPException) else "our fault; see the tracker's log"
     headers = getattr(error, "headers", None) or {}
     if request.url.path.startswith("/api/"):
-        answer = _json(ErrorView(text), status)
+        answer = json(ErrorView(text), status)
     else:
         answer = HTMLResponse(page.error_page(text), status, page.HEADERS)
     answer.headers.update(headers)

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from shared.core.errors import LocalError
-from tracker.core.redirect import Answer, Trace
+from tracker.core.answers import Answer, Trace
 
 log = logging.getLogger("penstock.tracker")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,25 +12,28 @@ from random import Random, SystemRandom
 
 import trio
 
-from shared import __version__, clock, web
+from shared import SOFTWARE, clock, web
 from shared.connection import Stream
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_port
 from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
-from shared.node import Act, Introduction, open_node
+from shared.node import Act, Introduction, Node, open_node
 from shared.own_address import reachable
+from shared.sockets import bind
 from tracker import region_file, tiers
-from tracker.config import TrackerConfig
+from tracker.config import Tier, TrackerConfig
 from tracker.core.regions import RegionTable
 from tracker.core.tracker import LogRedirect, Tracker, TrackerAction, TrackerSettings
 from tracker.ledger import Ledger
+from tracker.office import Office
 from tracker.portal import Portal
 from tracker.redirect_log import RedirectLog
+from tracker.sealed_door import open_sealed_door
 from tracker.store import open_store
-
-SOFTWARE = f"penstock {__version__}"
+from tracker.torrent_files import TorrentFiles
+from tracker.torrent_portal import MAX_OF_ADDRESS, TorrentPortal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,11 @@ class Ready:
 
     address: Address
     api: HostPort
+    bittorrent: HostPort | None = None
 
     def __str__(self) -> str:
-        return f"tracker ready {self.address} api http://{self.api}"
+        torrents = "" if self.bittorrent is None else f" bittorrent http://{self.bittorrent}"
+        return f"tracker ready {self.address} api http://{self.api}{torrents}"
 
 
 async def serve(
@@ -54,29 +60,35 @@ async def serve(
         identity = await trio.to_thread.run_sync(load_identity, config)
         async with open_store(config.data / "tracker.db") as store:
             core = Tracker(identity.private_key, _settings(config), await store.entries(), _dice())
-            await _serve(config, identity, core, Ledger(core, store), task_status)
+            office = Office(core, store)
+            await office.load()
+            await _serve(config, identity, core, office, task_status)
 
 
 async def _serve(
     config: TrackerConfig,
     identity: Identity,
     core: Tracker,
-    ledger: Ledger,
+    office: Office,
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     at = parse_host_port(config.listen)
     introduction = Introduction(Kind.TRACKER, Mode.DIRECT, config.region, SOFTWARE)
     outer = tiers.core_of(config, core, _dice())
-    async with open_endpoint(identity, at.host, at.port, setting="tracker.listen") as endpoint:
+    sock = await bind(at, "tracker.listen")
+    async with open_endpoint(identity, sock=sock) as endpoint:
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
             _side_files(config, core) as log,
-            open_node(endpoint, outer, introduction, _acting(config, ledger, log), _refuse_stream) as node,
-            ledger.open(node.pump),
-            _open_portal(config, core, outer, tracker) as api,
-            _open_torrents(config, core),
+            open_node(
+                endpoint, outer, introduction, _acting(config, office.ledger, log), _refuse_stream
+            ) as node,
+            office.open(node.pump),
+            _open_sealed(config, core, sock, node.pump),
+            _open_portal(config, core, outer, tracker, office) as api,
+            _open_torrents(config, core, node) as torrents,
         ):
-            task_status.started(Ready(tracker, api))
+            task_status.started(Ready(tracker, api, torrents))
             await trio.sleep_forever()
 
 
@@ -101,19 +113,34 @@ async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[Red
 
 
 @asynccontextmanager
-async def _open_torrents(config: TrackerConfig, core: Tracker) -> AsyncIterator[None]:
-    """Lets stock BitTorrent clients announce titles that are for everybody, where that is wanted."""
-    if config.bittorrent is None:
+async def _open_sealed(
+    config: TrackerConfig, core: Tracker, quic: socket.socket, pump: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Takes announces and locates by sealed datagrams, where that is wanted."""
+    if not config.sealed_datagrams or config.tier is Tier.CENTRAL:  # which serves trackers only
         yield
+        return
+    async with open_sealed_door(core.sealed, quic, pump):
+        yield
+
+
+@asynccontextmanager
+async def _open_torrents(config: TrackerConfig, core: Tracker, node: Node) -> AsyncIterator[HostPort | None]:
+    """Lets stock BitTorrent clients in to titles that are for everybody, where that is wanted."""
+    if config.bittorrent is None:
+        yield None
         return
     from tracker.torrent_door import open_torrent_door  # with numpy's generators, which few trackers need
 
-    async with (
-        open_torrent_door(parse_host_port(config.bittorrent), "tracker.bittorrent") as door,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(door.follow, core.open_torrents)
-        yield
+    setting, at = "tracker.bittorrent", parse_host_port(config.bittorrent)
+    async with open_torrent_door(at, setting) as door, trio.open_nursery() as nursery:
+        public = None if config.public is None else HostPort(parse_host_port(config.public).host, door.port)
+        portal = TorrentPortal(core, door.core.torrents, TorrentFiles(core, node), public)
+        await nursery.start(
+            partial(web.serve, portal.app(), at.host, door.port, what=setting, max_of_address=MAX_OF_ADDRESS)
+        )
+        nursery.start_soon(door.follow, core.open_titles.torrents)
+        yield public or reachable(HostPort(at.host, door.port))
         nursery.cancel_scope.cancel()
 
 
@@ -156,6 +183,7 @@ def _settings(config: TrackerConfig) -> TrackerSettings:
         edges=config.edge_ids(),
         open_to_edges=config.open_to_edges,
         log_redirects=config.redirect_log is not None,
+        bittorrent=config.bittorrent is not None,
     )
 
 
@@ -169,10 +197,10 @@ async def _refuse_stream(node: NodeId, stream: Stream) -> None:
 
 @asynccontextmanager
 async def _open_portal(
-    config: TrackerConfig, core: Tracker, outer: tiers.Core, tracker: Address
+    config: TrackerConfig, core: Tracker, outer: tiers.Core, tracker: Address, office: Office
 ) -> AsyncIterator[HostPort]:
     at = parse_host_port(config.api)
-    app = Portal(core, tracker, SOFTWARE, clock.now(), outer).app(at.host)
+    app = Portal(core, tracker, SOFTWARE, clock.now(), office.desks, outer).app(at.host)
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(partial(web.serve, app, at.host, at.port, what="tracker.api"))
         yield HostPort(host, port)

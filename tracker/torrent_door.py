@@ -13,11 +13,12 @@ import trio
 from shared import clock
 from shared.core.ids import HostPort
 from shared.sockets import bind
+from tracker.arrivals import Arrivals
 from tracker.core.bep15 import Batch, Bep15
 from tracker.mmsg import BatchSocket
 
 SWEEP_SECONDS = 1.0
-FOLLOW_SECONDS = 2.0  # until a new title may be announced
+FOLLOW_SECONDS = 2.0  # until a new title may be announced, and a closed one may not
 
 
 @dataclass(slots=True)
@@ -34,32 +35,34 @@ class TorrentDoor:
 
     async def run(self) -> None:
         """Task: answers until cancelled."""
-        sock = self._socket
         sweep_at = 0.0
-        while True:
-            await trio.lowlevel.wait_readable(sock.raw)
-            while self._answer_some(now := clock.now()):
-                await trio.lowlevel.checkpoint()  # others have their turn, and more datagrams come
-            if now >= sweep_at:
-                sweep_at = now + SWEEP_SECONDS
-                self.core.expire(now)
+        with Arrivals(self._socket) as arrivals:
+            while True:
+                count = await arrivals.take()
+                self._answer(count, now := clock.now())
+                if now >= sweep_at:
+                    sweep_at = now + SWEEP_SECONDS
+                    self.core.expire(now)
 
     async def follow(self, torrents: Callable[[], Iterable[bytes]]) -> None:
-        """Task: what `torrents` names may be announced from then on."""
+        """Task: what `torrents` names may be announced, and nothing else."""
+        table = self.core.torrents
         while True:
-            for torrent in torrents():
-                self.core.know(torrent)
+            named = set(torrents())
+            for torrent in table.numbers.keys() - named:
+                table.forget(torrent)
+            for torrent in named:
+                table.know(torrent)
+            while table.clear():
+                await trio.lowlevel.checkpoint()
             await trio.sleep(FOLLOW_SECONDS)
 
-    def _answer_some(self, now: float) -> int:
+    def _answer(self, count: int, now: float) -> None:
         sock = self._socket
-        count = sock.receive()
-        if count:
-            lengths = np.zeros(count, np.int64)
-            received, answers = sock.received[:count], sock.answers[:count]
-            self.core.answer(Batch(received, sock.sizes(), sock.addresses(), answers, lengths), now)
-            sock.send(lengths)
-        return count
+        lengths = np.zeros(count, np.int64)
+        received, answers = sock.received[:count], sock.answers[:count]
+        self.core.answer(Batch(received, sock.sizes(), sock.addresses(), answers, lengths), now)
+        sock.send(lengths)
 
 
 @asynccontextmanager

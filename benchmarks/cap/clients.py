@@ -118,7 +118,7 @@ class Penstock:
     def upload(self, job: Job) -> list[subprocess.Popen[str]]:
         """See Client."""
         daemons = Daemons(job.lab, job.scratch)
-        scene = stocked(daemons, f"{8 * job.limit / SHARE / 1e6:g}", FILM_BYTES)
+        scene = stocked(daemons, f"{8 * job.limit / SHARE / 1e6:g} Mbit/s", FILM_BYTES)
         fetches = scene.full_leechers(LEECHERS)
         others = [daemon for name, daemon in daemons.running.items() if name != SEEDER]
         return [daemons.running[SEEDER], *others, *fetches]

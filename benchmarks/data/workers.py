@@ -24,6 +24,7 @@ from shared.endpoint import Endpoint, open_endpoint
 from shared.identity import Identity
 from shared.sockets import bind, host_port
 from shared.steering import Berth, steer
+from tests.moving_relay import MovingRelay
 
 LOOK_SECONDS = 0.05
 MOVE_SECONDS = 3.0  # until a client that moved gives up
@@ -116,7 +117,7 @@ async def move(order: Order) -> None:
 
 
 async def _goes_on(endpoint: Endpoint, order: Order) -> bool:
-    way = _Way((order.host, order.port))
+    way = MovingRelay(HostPort(order.host, order.port))
     moved_well = False
     async with trio.open_nursery() as nursery:
         nursery.start_soon(way.run)
@@ -138,46 +139,6 @@ async def _take(connection: Connection) -> None:
         while some := await stream.receive_some():
             verified += check.feed(some)
         assert verified == MOVE_BYTES
-
-
-class _Way:
-    """Passes datagrams between a client and `target`, which sees a new port after each `move`."""
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
-        self._front, self._back = _udp(), _udp()
-        self._client: object = None
-        self._moved = trio.CancelScope()
-        self.at = HostPort(*self._front.getsockname())
-
-    def move(self) -> None:
-        """From now on the target sees another port."""
-        self._moved.cancel()
-
-    async def run(self) -> None:
-        """Task: until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._outward)
-            while True:
-                with self._back, trio.CancelScope() as self._moved:
-                    while True:
-                        await trio.lowlevel.wait_readable(self._back)
-                        self._front.sendto(self._back.recv(65536), self._client)  # type: ignore[call-overload]
-                self._back = _udp()
-
-    async def _outward(self) -> None:
-        with self._front:
-            while True:
-                await trio.lowlevel.wait_readable(self._front)
-                datagram, self._client = self._front.recvfrom(65536)
-                self._back.sendto(datagram, self._target)
-
-
-def _udp() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    sock.bind(("127.0.0.1", 0))
-    return sock
 
 
 def _run(role: Callable[[Order], Awaitable[None]], order: Order) -> None:

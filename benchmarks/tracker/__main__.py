@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.report import Report, machine
-from benchmarks.tracker import announce, simulation, slabs
+from benchmarks.tracker import announce, live, pause, sealed, simulation, slabs
 
 SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "slabs": slabs.measure,
     "simulation": simulation.measure,
     "announce": announce.measure,
+    "live": live.measure,
+    "pause": pause.measure,
+    "sealed": sealed.measure,
 }
 
 

@@ -12,9 +12,10 @@ from random import Random
 
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import Announce, Event, Load
+from tracker.core.answers import Question, Viewer
 from tracker.core.edges import Edges
 from tracker.core.heat import SURGE_SECONDS, Heat
-from tracker.core.redirect import Field, Question, Viewer, choose
+from tracker.core.redirect import Field, choose
 from tracker.core.swarm import Swarms
 
 START_AT = 1_000_000.0

@@ -1,7 +1,7 @@
 /* A load of BEP 15 announces: keeps IN_FLIGHT requests under way for SECONDS, then says how many
  * were answered. It speaks for PEERS peers, 32 of each address in 127.1.0.0/16, so the tracker must
  * be on loopback. Usage: load PORT IN_FLIGHT SECONDS PEERS TORRENTS
- * Prints: answered lost mean_answer_bytes
+ * Prints: answered lost mean_answer_bytes longest_wait_ms
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -18,7 +18,8 @@
 #define REQUEST 98
 #define ANSWER 2048
 #define PER_ADDRESS 32
-#define MOST_ADDRESSES 4096
+#define MOST_ADDRESSES 32768
+#define MARKED 65536 /* requests whose moment is kept; a power of two */
 
 static double clock_now(void) {
     struct timespec at;
@@ -34,6 +35,7 @@ static struct sockaddr_in to;
 static uint64_t next_number;
 static long peers, torrents;
 static unsigned char ids[MOST_ADDRESSES][8];
+static double asked_at[MARKED];
 
 static void put32(unsigned char *at, uint32_t value) {
     value = htonl(value);
@@ -95,11 +97,11 @@ int main(int count, char **words) {
     }
     out_part[0].iov_len = REQUEST;
     long under_way = 0, answered = 0, lost = 0, bytes = 0;
-    double end = clock_now() + seconds, now;
+    double end = clock_now() + seconds, now, longest = 0;
     while ((now = clock_now()) < end) {
         while (under_way < in_flight) {
             long free = in_flight - under_way, some = free < BATCH ? free : BATCH;
-            for (long at = 0; at < some; at++) fill(at);
+            for (long at = 0; at < some; at++) asked_at[next_number % MARKED] = now, fill(at);
             int sent = sendmmsg(sock, out, some, 0);
             if (sent <= 0) break;
             under_way += sent;
@@ -110,12 +112,18 @@ int main(int count, char **words) {
             continue;
         }
         int got = recvmmsg(sock, in, BATCH, MSG_DONTWAIT, NULL);
+        double heard_at = clock_now();
         for (int at = 0; at < got; at++) {
+            uint32_t mark;
+            memcpy(&mark, answers[at] + 4, 4);
+            double waited = heard_at - asked_at[ntohl(mark) % MARKED];
+            if (waited > longest) longest = waited;
             if (answers[at][3] == 1) answered++, bytes += in[at].msg_len;
             else lost++;
         }
         if (got > 0) under_way = under_way > got ? under_way - got : 0;
     }
-    printf("%ld %ld %.1f\n", answered, lost, answered ? (double)bytes / answered : 0.0);
+    double mean = answered ? (double)bytes / answered : 0.0;
+    printf("%ld %ld %.1f %.2f\n", answered, lost, mean, longest * 1000);
     return 0;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.core.ids import InfoHash, NodeId
+from shared.core.rates import Rates
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -45,8 +46,22 @@ class Inherit:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """To the lead: the tracker shall send nobody new, or again."""
+
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """No datagram will come any more: answer what is there, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandFor:
+    """The process at this berth is gone: what still comes for its connections is answered here."""
+
+    berth: int
 
 
 # -- a child to the supervisor -------------------------------------------------------------------
@@ -69,14 +84,37 @@ class Drained:
     """Nobody is connected any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeadLost:
+    """The channel to the lead of this name has ended."""
+
+    name: int
+
+
 # -- the lead to its workers -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """This title is whole in the store, or changed there."""
+    """This title is in the store, or changed there."""
 
     infohash: InfoHash
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """This title is on its way here, so guests may wait for it; or it is no more."""
+
+    infohash: InfoHash
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """A piece of a title that is on its way came into the store."""
+
+    infohash: InfoHash
+    piece: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +163,28 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeRates:
-    """What a shell measured: bytes per second, and bytes since start."""
-
-    up_rate: float
-    down_rate: float
-    uploaded_bytes: int
-    held_bytes: int
-    connections: int
-
-
-@dataclass(frozen=True, slots=True)
 class Lost:
     """The disk had damaged a piece; it was dropped."""
 
     infohash: InfoHash
     piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A guest waits for a piece that is on its way here, until `deadline`, seconds since 1970."""
+
+    infohash: InfoHash
+    piece: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The first guest of a title came, or the last one went."""
+
+    infohash: InfoHash
+    is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +213,9 @@ class Chunk:
 
 
 Word = (
-    Begin | Meet | PassOn | Inherit | Finish | Ready | Failed | Drained
-    | Hold | Forget | TrackerIs | Issuers | CaughtUp | Say | Stray
-    | EdgeRates | Lost | Asked | PublisherGone | Chunk
+    Begin | Meet | PassOn | Inherit | Drain | Finish | StandFor | Ready | Failed | Drained | LeadLost
+    | Hold | Expect | Gained | Forget | TrackerIs | Issuers | CaughtUp | Say | Stray
+    | Rates | Lost | Wanted | Watched | Asked | PublisherGone | Chunk
 )  # fmt: skip
 
 
@@ -179,10 +223,10 @@ class Loads:
     """The load of all processes as one node's."""
 
     def __init__(self) -> None:
-        self._now: dict[int, EdgeRates] = {}
+        self._now: dict[int, Rates] = {}
         self._uploaded_before_bytes = 0  # by workers that are gone
 
-    def take(self, worker: int, rates: EdgeRates) -> None:
+    def take(self, worker: int, rates: Rates) -> None:
         """What a worker measured last."""
         self._now[worker] = rates
 
@@ -192,10 +236,10 @@ class Loads:
         if rates is not None:
             self._uploaded_before_bytes += rates.uploaded_bytes
 
-    def with_own(self, own: EdgeRates) -> EdgeRates:
+    def with_own(self, own: Rates) -> Rates:
         """The sum of all; held is what the lead holds, since the store is everybody's."""
         everybody = [own, *self._now.values()]
-        return EdgeRates(
+        return Rates(
             sum(one.up_rate for one in everybody),
             sum(one.down_rate for one in everybody),
             self._uploaded_before_bytes + sum(one.uploaded_bytes for one in everybody),

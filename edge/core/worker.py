@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from edge.core.admission import SLOTS
-from edge.core.crew import Asked, Lost, PublisherGone
+from edge.core.coming import Coming
+from edge.core.crew import Asked, Lost, PublisherGone, Wanted, Watched
 from shared.core import messages
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -22,7 +23,7 @@ from shared.core.seeding import Seeding
 class TellLead:
     """The lead must know."""
 
-    word: Lost | Asked | PublisherGone
+    word: Lost | Wanted | Watched | Asked | PublisherGone
 
 
 WorkerAction = Action | TellLead
@@ -33,6 +34,8 @@ class Worker:
 
     def __init__(self, tracker: NodeId) -> None:
         self.seeding = Seeding(tracker, SLOTS, sharing=True, announces=False)
+        self.coming = Coming(self.seeding)
+        self._watched: set[InfoHash] = set()  # as the lead knows it
         self._at: dict[NodeId, HostPort] = {}
         self._publishers: set[NodeId] = set()
         self._has_lead = False
@@ -44,12 +47,15 @@ class Worker:
         """There is a lead, perhaps a new one."""
         self._lose_publishers()
         self._has_lead = True
+        self._watched.clear()
 
     def lead_gone(self) -> None:
         """Nobody takes uploads, and nobody hears the tracker, until there is another."""
         self._has_lead = False
         self._lose_publishers()
         self.tracker_is(up=False, now=0.0)
+        for infohash in self.coming.titles:
+            self.coming.ended(infohash, 0.0)
 
     def _lose_publishers(self) -> None:
         # They come back by themselves, and are told how far they are.
@@ -71,13 +77,26 @@ class Worker:
     def hold(self, manifest: Manifest, pieces: frozenset[int], now: float) -> None:
         """This title is in the store."""
         if manifest.infohash not in self.seeding.holdings:
-            self.seeding.hold(manifest.infohash, Bitfield(manifest.piece_count, pieces), now)
+            self.coming.hold(manifest.infohash, Bitfield(manifest.piece_count, pieces), now)
         before = self.seeding.holdings[manifest.infohash].held
         for piece in range(manifest.piece_count):
             if piece in pieces:
-                self.seeding.gained(manifest.infohash, piece, now)
+                self.gained(manifest.infohash, piece, now)
             elif piece in before:
                 self.seeding.lost(manifest.infohash, piece, now)
+
+    def expect(self, infohash: InfoHash, now: float, *, ended: bool) -> None:
+        """This title is on its way here, or no more."""
+        if ended:
+            self.coming.ended(infohash, now)
+        else:
+            self.coming.expect(infohash)
+
+    def gained(self, infohash: InfoHash, piece: int, now: float) -> None:
+        """A piece came into the store."""
+        holding = self.seeding.holdings.get(infohash)
+        if holding is not None and piece not in holding.held:
+            self.coming.gained(infohash, piece, now)
 
     def forget(self, infohash: InfoHash) -> None:
         """It is there no more."""
@@ -102,7 +121,7 @@ class Worker:
     def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
         """A connection ended."""
         self._at.pop(node, None)
-        self.seeding.disconnected(node)
+        self.coming.disconnected(node)
         if node in self._publishers:
             self._publishers.discard(node)
             self._actions.append(TellLead(PublisherGone(node)))
@@ -117,7 +136,7 @@ class Worker:
     def _take(self, message: Message, sender: NodeId, now: float) -> None:
         match message:
             case Join():
-                self.seeding.join(message, sender, now)
+                self.coming.join(message, sender, now)
             case Leave():
                 self.seeding.leave(message, sender)
             case Upload():
@@ -135,20 +154,31 @@ class Worker:
 
     def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
         """A piece request arrived; Serve or Decline follows."""
-        self.seeding.requested(number, request, node, size, now)
+        self.coming.requested(number, request, node, size, now)
+        while self.coming.wishes:
+            wish = self.coming.wishes.popleft()
+            self._actions.append(TellLead(Wanted(wish.infohash, wish.piece, wish.deadline)))
 
     def served(self, number: int) -> None:
         """A request that was to be served ended."""
-        self.seeding.served(number)
+        self.coming.served(number)
+
+    def look_around(self) -> None:
+        """Tells the lead which titles have guests, where that changed."""
+        open_now = {infohash for infohash, holding in self.seeding.holdings.items() if holding.guests}
+        for infohash in open_now ^ self._watched:
+            self._actions.append(TellLead(Watched(infohash, infohash in open_now)))
+        self._watched = open_now
 
     # -- time -----------------------------------------------------------------------------------
 
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""
-        return self.seeding.get_timer()
+        return min(self.seeding.get_timer(), self.coming.get_timer())
 
     def handle_timer(self, now: float) -> None:
-        """Tells guests what changed."""
+        """Tells guests what changed, and those who waited long enough."""
+        self.coming.handle_timer(now)
         self.seeding.handle_timer(now)
 
     def next_action(self) -> WorkerAction | None:

@@ -100,7 +100,7 @@ class Fetch:
     def redirected(self, message: Redirect, now: float) -> None:
         """The tracker named sources."""
         self.refused = None
-        found = self.sources.redirected(message)
+        found = self.sources.redirected(message, now)
         if self.sources.anybody_joined:  # who starts with us is not known yet: soon, then less often
             self._pause_seconds = min(LOCATE_EVERY_SECONDS, 2 * self._pause_seconds)
         else:

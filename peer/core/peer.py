@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from peer.core.company import Company
 from peer.core.fetch import Fetch
+from peer.core.tally import Tally
 from peer.core.upload_cap import CapStatistics, UploadCap
 from shared.core.actions import Action, Hangup, Send
 from shared.core.bitfield import Bitfield
@@ -40,6 +41,8 @@ from shared.core.messages import (
     Schedule,
     Share,
 )  # fmt: skip
+from shared.core.questions import Questions
+from shared.core.rates import Rates
 from shared.core.seeding import Seeding, SeedingStatistics
 from shared.core.tracker_link import TrackerLink
 
@@ -59,17 +62,6 @@ class PeerSettings:
     upload_slots: int = 8
     other_trackers: tuple[Address, ...] = ()  # of the setting, too
     fellows: tuple[Fellow, ...] = ()  # that the tracker named before
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What the shell measured, bytes per second and bytes on the wire since start."""
-
-    up_rate: float
-    down_rate: float
-    uploaded_bytes: int
-    held_bytes: int
-    connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +94,11 @@ class Peer:
         self.seeding = Seeding(settings.tracker.node, slots, sharing=sharing)
         self.seeding.heed(self.link.tracker.node, self.link.issuers)
         self.fetches: dict[InfoHash, Fetch] = {}
+        self._tally = Tally()
         self._kinds: dict[NodeId, Kind] = {}
         self._taken: dict[NodeId, int] = {}
         self._wasted_bytes = 0
-        self._locates: dict[int, InfoHash] = {}
+        self._locates: Questions[InfoHash] = Questions()
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._spare_at = 0.0
@@ -155,7 +148,8 @@ class Peer:
         self._kinds[node] = hello.kind
         self._company.connected.add(node)
         if self.link.connected(node, hello):
-            self._locates.clear()
+            self._locates.forget()
+            self._tally.forget()
             self.seeding.heed(node, self.link.issuers)
             self.seeding.tracker_connected(now)
             for fetch in self._awake():
@@ -221,7 +215,7 @@ class Peer:
                 self._report_seconds = float(message.report_seconds)
                 self._report_at = now + self._rng.random() * self._report_seconds
             case Redirect():
-                infohash = self._locates.pop(message.request, None)
+                infohash = self._located(message.request)
                 if infohash != message.infohash or infohash not in self.fetches:
                     raise ProtocolError(Reason.UNEXPECTED, "a redirect nobody asked for")
                 self.fetches[infohash].redirected(message, now)
@@ -229,9 +223,13 @@ class Peer:
                 if not self.link.answered(message.request, message):
                     raise ProtocolError(Reason.UNEXPECTED, "a page nobody asked for")
 
+    def _located(self, request: int) -> InfoHash | None:
+        """What an answer is about, however late; None if it is none."""
+        return self._locates.answered(request) or self._locates.answered_late(request)
+
     def _refused(self, message: Refusal, sender: NodeId, now: float) -> None:
         if sender == self.link.tracker.node:
-            infohash = self._locates.pop(message.request, None)
+            infohash = self._located(message.request)
             if infohash is not None:
                 self.fetches[infohash].refuse(message.reason)
             elif not self.link.answered(message.request, message):
@@ -310,6 +308,7 @@ class Peer:
             self._wanted_at = now
         self.link.attend(now - self._wanted_at < ATTENTIVE_SECONDS)
         self.link.handle_timer(now)
+        self._locates.give_up(now)  # the fetch asks again by itself
         if now >= self._spare_at:
             self._spare_at = now + SPARE_EVERY_SECONDS
             self.seeding.set_spare(self.cap.spare_class(), now)
@@ -322,7 +321,7 @@ class Peer:
                 del self._company.awake[fetch.infohash]
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
-            self._actions.append(Send(self.link.tracker.node, self._report()))
+            self._actions.append(Send(self.link.tracker.node, self._report(now)))
 
     def _locate(self, fetch: Fetch, now: float) -> None:
         if not fetch.wanted(now):
@@ -332,11 +331,11 @@ class Peer:
             return
         fetch.located(now)
         request = self.link.new_request()
-        self._locates[request] = fetch.infohash
+        self._locates.ask(request, fetch.infohash, now)
         stretch = fetch.wishes.stretch(now) if fetch.wishes else 0
         self._actions.append(Send(self.link.tracker.node, Locate(request, fetch.infohash, stretch)))
 
-    def _report(self) -> Report:
+    def _report(self, now: float) -> Report:
         statistics = self.statistics()
         rates = self._rates
         return Report(
@@ -350,6 +349,8 @@ class Peer:
             connections=rates.connections,
             stalls=statistics.stalls,
             shares=statistics.taken[:REPORT_SHARES],
+            run=self._tally.run(now),
+            uses=self._tally.news(self.fetches.values(), self.seeding.given),
         )
 
     def next_action(self) -> Action | None:

@@ -15,6 +15,10 @@
     within it, otherwise     whoever will be done first, the edge included
 
 A download has no slack to lose: peers first, the edge only where no peer holds the piece.
+
+The second edge of a redirect is for when the first is busy or gone: load is shared out and titles are
+placed on that ground, and the first may be fetching the title for this very viewer. It is
+asked only where the first could not be done within the slack, or within four seconds without any.
 The draw is p2p-media-loader's random HTTP download, tied to the piece so that it is made once.
 """
 
@@ -28,6 +32,8 @@ EDGE_WINDOW_SECONDS = 8.0
 SHARED_WINDOW_SECONDS = 4.0
 SPREAD_SECONDS = 20.0  # against about 1 s from the first to have a piece to the others' knowing it
 AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
+FIRST_EDGE_SECONDS = 4.0  # queue time that a first edge is allowed even without slack
+LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
 
@@ -48,7 +54,7 @@ def choose(
     sources: Iterable[Source], piece: int, size: int, slack: float, window: float, now: float
 ) -> Source | None:
     """The source to ask now, or None to leave the piece for a later look."""
-    able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
+    able = [s for s in _without_second(sources, piece, size, slack, now) if s.has_room(size, now)]
     peers = [s for s in able if not s.is_edge]
     if slack > window:
         return _quickest(peers, size)
@@ -58,10 +64,31 @@ def choose(
 
 def choose_for_download(sources: list[Source], piece: int, size: int, now: float) -> Source | None:
     """The same for a file nobody plays: an edge only if no peer we know has the piece."""
-    holders = [s for s in sources if s.joined and s.has(piece)]
+    holders = [s for s in _without_second(sources, piece, size, 0.0, now) if s.joined]
     peers = [s for s in holders if not s.is_edge]
     able = [s for s in (peers or holders) if s.has_room(size, now)]
     return _quickest(able, size)
+
+
+def _without_second(
+    sources: Iterable[Source], piece: int, size: int, slack: float, now: float
+) -> list[Source]:
+    """Who says that it has the piece, the second edge only if no first one will do."""
+    everybody = list(sources)
+    patience = max(slack, FIRST_EDGE_SECONDS)
+    firsts = [s for s in everybody if s.is_edge and not s.is_second]
+    first_will_do = any(_will_do(s, piece, size, patience, now) for s in firsts)
+    return [s for s in everybody if s.has(piece) and not (s.is_second and first_will_do)]
+
+
+def _will_do(first: Source, piece: int, size: int, patience: float, now: float) -> bool:
+    if not first.joined:
+        return now - first.named_at < LET_IN_SECONDS
+    # Told BUSY for asking too much at once it still delivers what it was asked.
+    delivers = first.outstanding_bytes > 0 and now - first.progress_at < LET_IN_SECONDS
+    return (
+        first.has(piece) and first.queue_seconds(size) <= patience and (delivers or now >= first.busy_until)
+    )
 
 
 def _quickest(sources: list[Source], size: int) -> Source | None:

@@ -25,6 +25,8 @@ class Source:
     at: HostPort
     kind: Kind
     spare: int
+    is_second: bool = False  # an edge that takes over when the first is busy or gone
+    named_at: float = 0.0
     rate: float = 0.0
     connected: bool = False
     joined: bool = False  # it took our ticket

@@ -7,7 +7,7 @@ from peer.core.source import Source
 from shared.core.actions import Dial, Hangup, Send
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import InfoHash, NodeId, parse_host_port
-from shared.core.messages import Join, Leave, Redirect
+from shared.core.messages import Join, Leave, Redirect, Why
 from shared.core.messages import Source as Named
 
 
@@ -34,7 +34,7 @@ class Sources:
         """Whether at least one source let us in."""
         return any(source.joined for source in self.by_node.values())
 
-    def redirected(self, message: Redirect) -> bool:
+    def redirected(self, message: Redirect, now: float) -> bool:
         """Dials new sources and shows everybody the new ticket; whether there is any source."""
         self.signer = message.signer
         self._ticket = message.ticket
@@ -43,7 +43,9 @@ class Sources:
                 self._join(source.node)
         places = message.connections - sum(not s.is_edge for s in self.all)
         for named in message.sources:
-            new = self._new(named)
+            if named.node in self.by_node:
+                self.by_node[named.node].is_second = named.why is Why.EDGE_SPARE
+            new = self._new(named, now)
             if new is not None and (new.is_edge or places > 0):
                 places -= not new.is_edge
                 self._add(new)
@@ -58,11 +60,12 @@ class Sources:
         else:
             self._actions.append(Dial(new.node, new.at))
 
-    def _new(self, named: Named) -> Source | None:
+    def _new(self, named: Named, now: float) -> Source | None:
         if named.node in self._company.banned or named.node in self.by_node:
             return None
         try:
-            return Source(named.node, parse_host_port(named.at), named.kind, named.spare)
+            at, second = parse_host_port(named.at), named.why is Why.EDGE_SPARE
+            return Source(named.node, at, named.kind, named.spare, second, now)
         except LocalError:
             return None  # the tracker saw nonsense; the next source may do
 

@@ -31,6 +31,13 @@ class Bitfield:
         field._bits = bits >> spare
         return field
 
+    @classmethod
+    def full(cls, total: int) -> Bitfield:
+        """Every one of `total` pieces."""
+        field = cls(total)
+        field._bits = (1 << total) - 1
+        return field
+
     def to_wire(self) -> bytes:
         """Its wire form, ceil(total / 8) bytes."""
         return (self._bits << (-self.total % 8)).to_bytes((self.total + 7) // 8, "big")

@@ -56,6 +56,11 @@ class Holding:
         digits = self.pieces.translate(_BITS).ljust(8 * size, b"0")
         return int(digits, 2).to_bytes(size, "big")
 
+    def numbers(self) -> frozenset[int]:
+        """Numbers of the pieces held."""
+        pieces = bytes(self.pieces)  # a copy, for other threads may change it
+        return frozenset(index for index, state in enumerate(pieces) if state)
+
     def from_the_last(self, above: int = -1) -> Iterator[int]:
         """Held pieces with a number over `above`, highest first."""
         for index in range(len(self.pieces.rstrip(b"\0")) - 1, above, -1):

@@ -25,6 +25,7 @@ from shared.core.edge_messages import PlaceStage as PlaceStage
 from shared.core.errors import ProtocolError, Reason
 from shared.core.fields import (
     ANYBODY,
+    BIG,
     CLIENTS,
     EDGE,
     HOLDERS,
@@ -42,11 +43,15 @@ from shared.core.fields import (
 )  # fmt: skip
 from shared.core.fields import TERMINALS as TERMINALS
 from shared.core.ids import Kind, Mode
+from shared.core.records import MAX_USES as MAX_USES
 from shared.core.records import Entry as Entry
 from shared.core.records import Rendition as Rendition
 from shared.core.records import Share as Share
 from shared.core.records import Source as Source
+from shared.core.records import Use as Use
 from shared.core.records import Why as Why
+from shared.core.sealed_messages import Seal as Seal
+from shared.core.sealed_messages import WantSeal as WantSeal
 from shared.core.tier_messages import Fellow as Fellow
 from shared.core.tier_messages import Fellows as Fellows
 from shared.core.tier_messages import Found as Found
@@ -54,6 +59,9 @@ from shared.core.tier_messages import Holds as Holds
 from shared.core.tier_messages import Seek as Seek
 from shared.core.tier_messages import SwarmHeld as SwarmHeld
 from shared.core.tier_messages import Withdrawn as Withdrawn
+from shared.core.web_seed_messages import AskOpen as AskOpen
+from shared.core.web_seed_messages import IsOpen as IsOpen
+from shared.core.web_seed_messages import WebSeed as WebSeed
 
 PROTOCOL_VERSION = 1
 ALPN = "penstock/1"
@@ -207,6 +215,8 @@ class Report:
     connections: Count  # of nodes connected now
     stalls: Count  # of times a picture stood still
     shares: Annotated[tuple[Share, ...], Limit(0, 8, "largest sources first")] = ()
+    run: Annotated[int, Limit(0, BIG, "milliseconds since 1970 when the counters began")] = 0
+    uses: Annotated[tuple[Use, ...], Limit(0, MAX_USES, "of renditions whose counters grew")] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +259,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """Everything the sender holds of a swarm."""
+    """What the sender holds of a swarm; an edge that is fetching it promises all of it."""
 
     code: ClassVar[int] = 13
     said_by: ClassVar[frozenset[Kind]] = HOLDERS
@@ -343,6 +353,7 @@ Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
     | Load | Place | Placed | Evict | Holds | Seek | Found | Fellows
+    | Seal | WantSeal | WebSeed | AskOpen | IsOpen
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__

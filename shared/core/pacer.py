@@ -26,6 +26,7 @@ SLOW_BURST_DATAGRAMS = 64
 LEAST_BURST_DATAGRAMS = 10  # RFC 9002 section 7.7: the initial window may leave at once
 BURST_DATAGRAMS = 256  # whatever the rate; the receive buffer of a modest system holds it,
 BURST_BYTES = 400_000  # and fewer, if they are jumbo frames
+LEAST_WAIT_SECONDS = 1e-6  # finer than any timer, coarser than a clock's last digit
 
 
 class Pacer:
@@ -74,7 +75,9 @@ class Pacer:
         """When it is worth looking again: `now` if a datagram may leave, else when a quantum may."""
         if self.allowance(now) > 0:
             return now
-        return max(now, self._counted_at) + (self._quantum_bytes - self._level) / self._rate
+        # Datagrams may have grown since the quantum was set. And a wait that rounds to nothing would be none.
+        enough = max(self._quantum_bytes, self.datagram_bytes)
+        return max(now, self._counted_at) + max(LEAST_WAIT_SECONDS, (enough - self._level) / self._rate)
 
     def _mint(self, now: float) -> None:
         if now <= self._counted_at:

@@ -10,6 +10,8 @@ from shared.core.codec import Limit
 from shared.core.fields import U32, Bytes, Hash, Node, Title
 from shared.core.ids import Kind
 
+MAX_USES = 32  # renditions in one Report
+
 
 class Why(StrEnum):
     """Why a source stands in a redirect."""
@@ -66,3 +68,13 @@ class Share:
 
     node: Node
     taken_bytes: Bytes  # from this node
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Bytes of one rendition since the node's start."""
+
+    infohash: Hash
+    edge_bytes: Bytes  # taken from edges
+    peer_bytes: Bytes  # taken from peers
+    uploaded_bytes: Bytes  # given to others, counted when they have the piece

@@ -50,6 +50,7 @@ class Holding:
     announce_at: float = 0.0
     started: bool = False
     completed: bool = False
+    promised: bool = False  # what is missing is on its way here: guests may ask for all of it
 
     def part(self, node: NodeId) -> None:
         """A guest goes; what it took is remembered for a while, the latest to go longest."""
@@ -103,6 +104,7 @@ class Seeding:
         self.announce_seconds = announce_seconds
         self.tracker_reachable = False
         self.holdings: dict[InfoHash, Holding] = {}
+        self.given: dict[InfoHash, int] = {}  # bytes that arrived whole at others
         self._requests: dict[int, Waiting] = {}
         self._actions: deque[Action] = deque()
         self._served = 0
@@ -142,6 +144,15 @@ class Seeding:
             holding.losses.append(piece)
             holding.tell_at = min(holding.tell_at, now + HAVE_BATCH_SECONDS)
 
+    def unpromise(self, infohash: InfoHash, now: float) -> None:
+        """What is missing of a promised swarm will not come after all, if anything is."""
+        holding = self.holdings.get(infohash)
+        if holding is not None and holding.promised:
+            holding.promised = False
+            if not holding.held.complete:
+                holding.losses += [piece for piece in range(holding.held.total) if piece not in holding.held]
+                holding.tell_at = min(holding.tell_at, now + HAVE_BATCH_SECONDS)
+
     # -- guests -----------------------------------------------------------------------------
 
     def join(self, message: Join, sender: NodeId, now: float) -> None:
@@ -154,7 +165,8 @@ class Seeding:
         before = holding.guests.get(sender) or holding.gone_guests.pop(sender, None)
         guest.taken_bytes = before.taken_bytes if before else 0
         holding.guests[sender] = guest
-        self._send(sender, Have(message.request, message.infohash, holding.held.to_wire()))
+        offered = Bitfield.full(holding.held.total) if holding.promised else holding.held
+        self._send(sender, Have(message.request, message.infohash, offered.to_wire()))
 
     def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
         ticket = tickets.check(
@@ -187,20 +199,20 @@ class Seeding:
     # -- requests ---------------------------------------------------------------------------
 
     def may_read_manifest(self, infohash: InfoHash, node: NodeId) -> Reason:
-        """Manifests go to guests only. NONE is yes."""
+        """Manifests go to guests, and to the tracker, which lets guests in. NONE is yes."""
         holding = self.holdings.get(infohash)
         if holding is None:
             return Reason.UNKNOWN_TITLE
         if not self.sharing:
             return Reason.NOT_SHARING
-        return Reason.NONE if node in holding.guests else Reason.TICKET_INVALID
+        welcome = node in holding.guests or node == self.tracker
+        return Reason.NONE if welcome else Reason.TICKET_INVALID
 
     def requested(self, number: int, request: PieceRequest, node: NodeId, size: int, now: float) -> None:
         """A piece request of `size` bytes arrived; Serve or Decline follows for `number`."""
         reason = self._judge(request, node, size, now)
         if reason is not Reason.NONE:
-            self._declined += 1
-            self._actions.append(Decline(number, reason))
+            self.decline(number, reason)
             return
         self.holdings[request.infohash].guests[node].taken_bytes += size
         self._requests[number] = Waiting(node, request, now + request.slack_ms / 1000, size)
@@ -245,13 +257,21 @@ class Seeding:
             self._served += waiting.serving
             self._serve_next()
 
+    def gave(self, infohash: InfoHash, size: int) -> None:
+        """So many bytes of a piece have arrived at somebody."""
+        self.given[infohash] = self.given.get(infohash, 0) + size
+
     def stop_sharing(self, now: float) -> None:
         """Direct mode, pause or an empty budget: what waits is declined, what runs is the shell's."""
         self._set_sharing(False, now)
         for number in [n for n, waiting in self._requests.items() if not waiting.serving]:
             del self._requests[number]
-            self._declined += 1
-            self._actions.append(Decline(number, Reason.NOT_SHARING))
+            self.decline(number, Reason.NOT_SHARING)
+
+    def decline(self, number: int, reason: Reason) -> None:
+        """A request is answered with a reason."""
+        self._declined += 1
+        self._actions.append(Decline(number, reason))
 
     def resume_sharing(self, now: float) -> None:
         """Uploads are welcome again, and the tracker hears of it."""

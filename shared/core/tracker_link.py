@@ -19,14 +19,12 @@ from shared.core.dice import Dice
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import Address, Kind, NodeId, parse_host_port
 from shared.core.messages import Fellow, Fellows, Hello, Message
+from shared.core.questions import NO_CLOCK_YET, Questions
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 PATIENCE_SECONDS = 0.6  # for one to answer a dial, before the next is dialled alongside
 RETURN_SECONDS = 20.0  # between two tries to get back to a tracker that comes before ours
-MAX_OPEN_REQUESTS = 256
-ANSWER_SECONDS = 15.0  # a person has given up by then
-NO_CLOCK_YET = float("-inf")
 FOREVER = float("inf")
 
 
@@ -51,8 +49,7 @@ class TrackerLink:
         self._retry_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._next_request = 1
-        self._open: dict[int, float] = {}  # until when; asking has no clock, the next timer has
-        self._late: dict[int, None] = {}  # given up, oldest first: an answer may still come
+        self._questions: Questions[bool] = Questions()
         self._actions: deque[Action] = deque()
         self._follow(tuple(fellows))
 
@@ -156,10 +153,7 @@ class TrackerLink:
     # -- questions ------------------------------------------------------------------------------
 
     def _abandon(self) -> None:
-        for request in sorted(self._open):
-            self._actions.append(Answer(request, None))
-        self._open.clear()
-        self._late.clear()
+        self._actions.extend(Answer(request, None) for request in self._questions.forget())
 
     def new_request(self) -> int:
         """A number for a request that is about to be `ask`ed."""
@@ -169,24 +163,20 @@ class TrackerLink:
     def ask(self, request: int, message: Message) -> None:
         """Sends a request; an Answer follows, with None if the tracker cannot be reached or
         keeps silent. Raises LocalError if too many wait."""
-        if len(self._open) >= MAX_OPEN_REQUESTS:
+        if self._questions.is_full:
             raise LocalError("too many requests wait for the tracker; try again in a moment")
         if self.up:
-            self._open[request] = NO_CLOCK_YET
+            self._questions.ask(request, True)
             self._actions.append(Send(self.tracker.node, message))
         else:
             self._actions.append(Answer(request, None))
 
     def answered(self, request: int, message: Message) -> bool:
         """Whether `message` answers a request of ours; an Answer follows if it is still open."""
-        if request in self._late:
-            del self._late[request]
+        if self._questions.answered(request):
+            self._actions.append(Answer(request, message))
             return True
-        if request not in self._open:
-            return False
-        del self._open[request]
-        self._actions.append(Answer(request, message))
-        return True
+        return bool(self._questions.answered_late(request))
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -194,11 +184,11 @@ class TrackerLink:
         """When to dial again, or to give a question up."""
         if self.up and self._rank and self._retry_at == FOREVER:
             return NO_CLOCK_YET  # to set when those before it are tried
-        return min(self._retry_at, *self._open.values(), FOREVER)
+        return min(self._retry_at, self._questions.get_timer())
 
     def handle_timer(self, now: float) -> None:
         """Dials, and gives questions up, when it is time."""
-        self._expire(now)
+        self._actions.extend(Answer(request, None) for request in self._questions.give_up(now))
         if self.up and self._rank and self._retry_at == FOREVER:
             self._retry_at = now + RETURN_SECONDS * (0.5 + self._rng.random() / 2)
         elif now >= self._retry_at:
@@ -216,17 +206,6 @@ class TrackerLink:
         self._actions.append(Dial(candidate.node, candidate.at))
         self._next_candidate = place + 1 if place + 1 < last else 0
         self._retry_at = now + PATIENCE_SECONDS if self._next_candidate else FOREVER
-
-    def _expire(self, now: float) -> None:
-        for request, until in list(self._open.items()):
-            if until == NO_CLOCK_YET:
-                self._open[request] = now + ANSWER_SECONDS
-            elif now >= until:
-                del self._open[request]
-                self._late[request] = None
-                self._actions.append(Answer(request, None))
-        while len(self._late) > MAX_OPEN_REQUESTS:
-            del self._late[next(iter(self._late))]
 
     def next_action(self) -> Action | None:
         """The next order for the shell, or None."""

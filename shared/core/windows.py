@@ -17,26 +17,14 @@ class Fullest:
     seen_share: float
 
 
-def worst_window(times: Sequence[float], totals: Sequence[int], seconds: float) -> float:
-    """The highest rate, in bytes per second, of any window of that length inside the recording.
-
-    `totals` are bytes so far at `times`. Between two samples bytes are taken to flow evenly. Then
-    the highest window starts or ends at a sample, so that all there are to try are tried. Raises
-    ValueError if the recording is shorter.
-    """
-    _check(times, seconds)
-    starts = [times[0], *(at for at in times if at + seconds <= times[-1])]
-    starts += (at - seconds for at in times if at - seconds >= times[0])
-    return max(bytes_at(times, totals, at + seconds) - bytes_at(times, totals, at) for at in starts) / seconds
-
-
 def fullest(times: Sequence[float], totals: Sequence[int], seconds: float, slack_seconds: float) -> Fullest:
-    """What certainly passed: in windows from one sample to another, shorter by `slack_seconds` at most.
+    """What certainly passed in windows from one sample to another, shorter by `slack_seconds` at most.
 
-    Where samples come in time this is a little low; where they do not it is never too high. Raises
-    ValueError if the recording is shorter.
+    `totals` are bytes so far at `times`. Where samples come in time this is a little low; where they do
+    not it is never too high. Raises ValueError if the recording is shorter.
     """
-    _check(times, seconds)
+    if len(times) < 2 or times[-1] - times[0] < seconds or seconds <= 0:
+        raise ValueError(f"the recording has no window of {seconds} seconds")
     seen, most, count = 0, 0, 0
     for begin, at in enumerate(times):
         if at + seconds > times[-1] + ROUNDING_SECONDS:
@@ -47,16 +35,3 @@ def fullest(times: Sequence[float], totals: Sequence[int], seconds: float, slack
             seen += 1
             most = max(most, totals[end] - totals[begin])
     return Fullest(most / seconds, seen / count)
-
-
-def _check(times: Sequence[float], seconds: float) -> None:
-    if len(times) < 2 or times[-1] - times[0] < seconds or seconds <= 0:
-        raise ValueError(f"the recording has no window of {seconds} seconds")
-
-
-def bytes_at(times: Sequence[float], totals: Sequence[int], at: float) -> float:
-    """How many had passed at a moment of the recording, if they flowed evenly between two samples."""
-    place = min(max(bisect_right(times, at), 1), len(times) - 1)
-    begin, end = times[place - 1], times[place]
-    share = (at - begin) / (end - begin)
-    return totals[place - 1] + min(max(share, 0.0), 1.0) * (totals[place] - totals[place - 1])

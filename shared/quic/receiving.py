@@ -40,6 +40,7 @@ from shared.quic_settings import (
     SETTLED_ACK_DELAY_SECONDS,
     SETTLED_PACKETS,
 )
+from shared.sockets import split
 
 _LEAST_BYTES = SAMPLE_AT + SAMPLE_BYTES
 RECEIVE_BYTES = 1 << 17  # the most that comes at once
@@ -98,7 +99,7 @@ class BatchReceiver(BatchSender):
         Returns those that were left alone, for `receive_datagram` or for another connection.
         """
         if segment_bytes < _LEAST_BYTES or not self._can_receive_batch(addr):
-            return _split(data, segment_bytes)
+            return split(data, segment_bytes)
         rest = len(data) % segment_bytes
         left = [bytes(data[len(data) - rest :])] if 0 < rest < _LEAST_BYTES else []
         if left:
@@ -389,10 +390,6 @@ def _varint(plain: bytes, at: int) -> tuple[int, int, int]:
     size = 1 << (plain[at] >> 6)
     limit = 1 << (8 * size - 2)
     return int.from_bytes(plain[at : at + size], "big") & (limit - 1), at + size, limit
-
-
-def _split(data: memoryview, segment_bytes: int) -> list[bytes]:
-    return [bytes(data[at : at + segment_bytes]) for at in range(0, len(data), max(1, segment_bytes))]
 
 
 assert HEADER_BYTES + TAG_BYTES < _LEAST_BYTES, "what can be sampled can be opened"

@@ -37,10 +37,15 @@ class Home:
     """The line of the peer that uploads; rates are megabits per second."""
 
     uplink: float
-    said: float | None = None  # what its user configured, if not the truth
+    said: float | str = ""  # what its user configured: another rate, or a word; by default the truth
     delay_seconds: float = 0.015
     loss: float = 0.0
     ipv6: bool = False
+
+    def setting(self) -> str:
+        """The setting `uplink` of its peer."""
+        said = self.said or self.uplink
+        return said if isinstance(said, str) else f"{said:g} Mbit/s"
 
     def lines(self) -> tuple[Line, ...]:
         """Of the laboratory, but for the leechers'."""
@@ -140,15 +145,14 @@ def open_scene(
         open_lab(*home.lines(), *leecher_lines, seed=seed) as lab,
         lab.record(SAMPLE_SECONDS) as recording,
     ):
-        said = home.uplink if home.said is None else home.said
         daemons = Daemons(lab, Path(folder), ipv6=home.ipv6)
-        scene = stocked(daemons, f"{said:g}", FILM_BYTES, film_for_edge, **settings)
+        scene = stocked(daemons, home.setting(), FILM_BYTES, film_for_edge, **settings)
         scene.recording = recording
         yield scene
 
 
 def stocked(daemons: Daemons, uplink: str, film_bytes: int, film_for_edge: int = 0, **settings: str) -> Scene:
-    """Starts a tracker, an edge and the peer `pc`, which holds a film; its uplink is said in Mbit/s."""
+    """Starts a tracker, an edge and the peer `pc`, which holds a film; `uplink` is its setting."""
     film, pieces = make_film(daemons.folder / "edge", film_bytes)
     daemons.stock(film, pieces, "edge", "pc")
     films = {"film": film}
@@ -157,7 +161,7 @@ def stocked(daemons: Daemons, uplink: str, film_bytes: int, film_for_edge: int =
         daemons.stock(films["other"], pieces, "edge")
     daemons.catalogue(*films.values())
     daemons.start_core("core")
-    daemons.start_peer("pc", "--uplink", f"{uplink} Mbit/s", **settings)
+    daemons.start_peer("pc", "--uplink", uplink, **settings)
     titles = {name: f"{daemons.tracker}/{each.title_id.hex()}" for name, each in films.items()}
     return Scene(daemons.lab, daemons, film.infohash.hex(), titles)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shared.core import windows
 from tests.lab.line import FRAME_HEADER_BYTES
 from tests.lab.wiring import Wiring
 
@@ -55,10 +55,23 @@ def mean_rate(samples: Sequence[Sample]) -> float:
 def worst_window(samples: Sequence[Sample], seconds: float) -> float:
     """The highest rate, in bytes per second, of any window of that length inside the recording.
 
-    See `shared.core.windows`. Raises ValueError if the recording is shorter.
+    Between two samples bytes are taken to flow evenly. Then the highest window starts or ends at a
+    sample, so that all there are to try are tried. Raises ValueError if the recording is shorter.
     """
     times, totals = [sample.at for sample in samples], [sample.bytes for sample in samples]
-    return windows.worst_window(times, totals, seconds)
+    if len(times) < 2 or times[-1] - times[0] < seconds or seconds <= 0:
+        raise ValueError(f"the recording has no window of {seconds} seconds")
+    starts = [times[0], *(at for at in times if at + seconds <= times[-1])]
+    starts += (at - seconds for at in times if at - seconds >= times[0])
+    return max(bytes_at(times, totals, at + seconds) - bytes_at(times, totals, at) for at in starts) / seconds
+
+
+def bytes_at(times: Sequence[float], totals: Sequence[int], at: float) -> float:
+    """How many had passed at a moment of the recording, if they flowed evenly between two samples."""
+    place = min(max(bisect_right(times, at), 1), len(times) - 1)
+    begin, end = times[place - 1], times[place]
+    share = (at - begin) / (end - begin)
+    return totals[place - 1] + min(max(share, 0.0), 1.0) * (totals[place] - totals[place - 1])
 
 
 @dataclass(slots=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.report import Goal
-from shared.core.windows import bytes_at
-from tests.lab.samples import Sample, mean_rate, worst_window
+from tests.lab.samples import Sample, bytes_at, mean_rate, worst_window
 
 NAMES = {0.1: "100ms", 1.0: "1s", 10.0: "10s"}  # by seconds
 UNDER_CAP = 0.5999  # figures have four digits

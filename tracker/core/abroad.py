@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from shared.core.dice import Dice
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Source
-from tracker.core.redirect import Answer
+from tracker.core.answers import Answer
 
 FRESH_SECONDS = 30.0  # edges abroad come and go, titles are withdrawn
 UNKNOWN_SECONDS = 5.0  # so long a title that nobody knows is not asked for again
@@ -62,7 +62,7 @@ class Abroad:
 
         `here`: the edges of this region that have it.
         """
-        sources = self.sources(answer.weighed.question.infohash)
+        sources = self.sources(answer.question.infohash)
         named = {choice.node for choice in answer.choices}
         sources = tuple(source for source in sources if source.node not in named)
         if not sources or not named.isdisjoint(here):

@@ -18,7 +18,6 @@ answered alone: a numpy operation costs as much for one datagram as for fifty.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -29,16 +28,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from tracker.core.torrent_peers import HASH_BYTES, TorrentPeers, seen
+from tracker.core.torrents import EXPIRY_SECONDS, INTERVAL_SECONDS, TOO_MANY, UNKNOWN, WANTED, Torrents
 
 EPOCH_SECONDS = 120.0  # an id is good for one to two of these (BEP 15)
-INTERVAL_SECONDS = 1800
-EXPIRY_SECONDS = 2.5 * INTERVAL_SECONDS
-WANTED = 30  # peers in an answer, at most
 MAX_SCRAPED = 50  # torrents of one scrape that are answered
 FEW = 40  # in a smaller batch most are answered one by one
 MAX_KNOWN_IDS = 4096
 DRAWN_AHEAD = 256
-UNKNOWN, TOO_MANY, CONNECT = "unknown torrent", "too many peers", "connect again"
+CONNECT = "connect again"
 
 _CONNECT, _ANNOUNCE, _SCRAPE, _ERROR = range(4)
 _ACTIONS = [np.frombuffer(action.to_bytes(4, "big"), np.uint8) for action in range(4)]
@@ -105,18 +102,14 @@ class Bep15:
         self._epoch = -1
         self._seal = self._last_seal = self._cipher(0)
         self._known_ids: dict[bytes, bytes] = {}  # of this epoch
-        self._numbers: dict[bytes, int] = {}
-        self._completed = array("q")
-        self._four, self._sixteen = TorrentPeers(6, max_peers), TorrentPeers(18, max_peers)
+        self.torrents = Torrents(max_peers)
+        self._numbers = self.torrents.numbers
+        self._four, self._sixteen = self.torrents.four, self.torrents.six
         self._counts = dict.fromkeys(("connects", "announces", "scrapes", "refusals", "ignored"), 0)
 
     def know(self, torrent: bytes) -> None:
         """A torrent that may be announced: its 20 bytes (BEP 52 cuts a v2 infohash)."""
-        if torrent not in self._numbers:
-            number = self._numbers[torrent] = len(self._numbers)
-            for peers in (self._four, self._sixteen):
-                peers.make_room(number + 1)
-            self._completed.append(0)
+        self.torrents.know(torrent)
 
     def answer(self, batch: Batch, now: float) -> None:
         """Writes answers and their lengths."""
@@ -126,14 +119,13 @@ class Bep15:
         if count >= FEW:
             self._answer_all(batch, now)
         else:
-            for row in range(count):
-                if not self._renew_one(batch, row, now):
-                    self._answer_all(batch.part(slice(row, row + 1)), now)
+            for row in self._renew_some(batch, now):
+                self._answer_all(batch.part(slice(row, row + 1)), now)
         self._counts["ignored"] += count - int(np.count_nonzero(batch.lengths))
 
     def expire(self, now: float) -> int:
         """Forgets some of the peers that fell silent; how many."""
-        return self._four.expire(int(now)) + self._sixteen.expire(int(now))
+        return self.torrents.expire(now)
 
     def statistics(self) -> TorrentStatistics:
         """A snapshot for screens."""
@@ -195,29 +187,40 @@ class Bep15:
 
     # -- announces ------------------------------------------------------------------------------
 
-    def _renew_one(self, batch: Batch, row: int, now: float) -> bool:
-        """Answers the usual announce, of a peer that is known, alone; False if it is another."""
-        if batch.sizes[row] < _ANNOUNCE_BYTES:
-            return False
-        address = batch.addresses[row].tobytes()
+    def _renew_some(self, batch: Batch, now: float) -> list[int]:
+        """Answers the usual announces, of peers that are known, one by one; the rows of the others."""
+        received, answers = batch.received.data.cast("B"), batch.answers.data.cast("B")
+        width, room = batch.received.shape[1], batch.answers.shape[1]
+        addresses, others = batch.addresses.tobytes(), []
+        lengths = [0] * len(batch.lengths)
+        for row, size in enumerate(batch.sizes.tolist()):
+            address = addresses[16 * row : 16 * row + 16]
+            answer = b"" if size < _ANNOUNCE_BYTES else self._renew_one(received, row * width, address, now)
+            if answer:
+                answers[row * room : row * room + len(answer)] = answer
+                lengths[row] = len(answer)
+            else:
+                others.append(row)
+        batch.lengths[:] = lengths
+        self._counts["announces"] += len(lengths) - len(others)
+        return others
+
+    def _renew_one(self, received: memoryview, at: int, address: bytes, now: float) -> bytes:
+        """The answer to the announce that stands at `at`; empty if it is not the usual one."""
         claim, action, transaction, torrent, left, event, asked, port = _ANNOUNCE_FORMAT.unpack_from(
-            batch.received[row]
+            received, at
         )
         if event not in _PLAIN_EVENTS or action != _ANNOUNCE_HEAD or claim != self._id_of(address):
-            return False
+            return b""
         peers = self._four if address.startswith(_MAPPED_BYTES) else self._sixteen
         key = torrent + address[18 - peers.width :] + port
         number = peers.renew_one(key, not left, int(now + EXPIRY_SECONDS))
         if number < 0:
-            return False
+            return b""
         count, seeders = peers.counts[number], peers.seeders[number]
         head = _ANSWER_FORMAT.pack(_ANNOUNCE, transaction, INTERVAL_SECONDS, count - seeders, seeders)
         wanted = WANTED if asked < 0 else min(asked, WANTED)
-        answer = head + peers.window(number, self._next_draw(), wanted)
-        batch.answers[row].data[: len(answer)] = answer
-        batch.lengths[row] = len(answer)
-        self._counts["announces"] += 1
-        return True
+        return head + peers.window(number, self._next_draw(), wanted)
 
     def _next_draw(self) -> float:
         if not self._drawn:
@@ -265,7 +268,7 @@ class Bep15:
             peers.remove(key)
             return True
         if event == _COMPLETED:
-            self._completed[number] += 1
+            self.torrents.completed[number] += 1
         return peers.put(number, key, is_seeder, expires)
 
     def _tell(self, peers: TorrentPeers, batch: Batch, rows: Any, said: Bytes, numbers: Numbers) -> None:
@@ -291,11 +294,10 @@ class Bep15:
         said = batch.received[row, _CONNECT_BYTES : _CONNECT_BYTES + asked * HASH_BYTES].tobytes()
         found = np.zeros((asked, 3), ">u4")
         for at in range(asked):
-            number = self._numbers.get(said[at * HASH_BYTES : (at + 1) * HASH_BYTES])
-            if number is not None:
-                seeders = self._four.seeders[number] + self._sixteen.seeders[number]
-                count = self._four.counts[number] + self._sixteen.counts[number]
-                found[at] = seeders, self._completed[number], count - seeders
+            torrent = said[at * HASH_BYTES : (at + 1) * HASH_BYTES]
+            if torrent in self._numbers:
+                counts = self.torrents.counts(torrent)
+                found[at] = counts.seeders, counts.completed, counts.leechers
         batch.answers[row, 0:4] = _ACTIONS[_SCRAPE]
         batch.answers[row, 8 : 8 + found.nbytes] = found.view(np.uint8).ravel()
         batch.lengths[row] = 8 + found.nbytes

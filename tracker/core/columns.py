@@ -100,7 +100,9 @@ class Index:
 
     def first(self, hashed: int) -> int:
         """The first row that may hold a key of this hash; `chain` leads to the others."""
-        return self._heads[self._place(hashed)]
+        heads = self._heads
+        place = hashed & (2 * self._level - 1)
+        return heads[place if place < len(heads) else hashed & (self._level - 1)]
 
     def add(self, row: int, hashed: int) -> None:
         """The key that now stands in `row` can be found."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from shared.core import spare
+from shared.core.dice import Dice
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.messages import Evict, Place, Source, Why
 from tracker.core.abroad import Abroad
+from tracker.core.answers import Answer
 from tracker.core.edges import Edges
 from tracker.core.heat import SURGE_SECONDS, Heat, Planned
 from tracker.core.placement import Hint, Order, Placement
-from tracker.core.redirect import Answer
+from tracker.core.plans import Plans
 from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
 
@@ -27,6 +29,7 @@ class Content:
         self.heat = Heat()
         self._surge = Heat(SURGE_SECONDS)
         self.placement = Placement(self.heat, edges, titles.length_of, self.holders_of)
+        self.plans = Plans(self.heat, edges, titles)
 
     def asked(self, infohash: InfoHash, now: float) -> None:
         """A viewer was sent to this rendition."""
@@ -41,14 +44,35 @@ class Content:
         """Expects demand, so that the title is placed before it comes."""
         self.heat.plan(infohash, planned)
 
+    def get_timer(self) -> float:
+        """When `step` wants to be called."""
+        return min(self.placement.get_timer(), self.plans.get_timer())
+
+    def step(self, now: float) -> list[Order | Hint]:
+        """Looks after plans, and takes the next step of placement: what is to be said to edges."""
+        if self.plans.handle_timer(now):
+            self.placement.hurry()
+        return self.placement.step(now)
+
+    def whole_on(self, infohash: InfoHash) -> frozenset[NodeId]:
+        """The edges that say they hold all of a rendition."""
+        swarm = self._swarms.swarms.get(infohash)
+        return frozenset(self._swarms.edges_with(swarm) & self._edges.states.keys() if swarm else ())
+
     def holders_of(self, infohash: InfoHash) -> frozenset[NodeId]:
         """The edges that hold all of a rendition; failing those, the one that made it, if it is here."""
-        swarm = self._swarms.swarms.get(infohash)
-        holders = self._swarms.edges_with(swarm) & self._edges.states.keys() if swarm else frozenset()
+        holders = self.whole_on(infohash)
         entry = self._titles.title_of(infohash)
         if not holders and entry is not None and entry.signer in self._edges.states:
             return frozenset({entry.signer})
-        return frozenset(holders)
+        return holders
+
+    def widen(self, answer: Answer, rng: Dice) -> Answer:
+        """The answer with edges of other regions, where they are needed: the secondary redirect."""
+        infohash = answer.question.infohash
+        if not self.abroad.sources(infohash):
+            return answer  # as for most: the rest costs more than that
+        return self.abroad.widen(answer, self.whole_on(infohash), rng)
 
     def fetched_by(self, answer: Answer, infohash: InfoHash, now: float) -> list[Order | Hint]:
         """The order to the edge that was chosen for a title which it does not hold."""

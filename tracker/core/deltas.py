@@ -113,7 +113,7 @@ class Deltas:
         able = [
             states[node]
             for node in sorted(tracker.swarms.edges_with(swarm))
-            if node in states and not tracker.edges.trouble(states[node], now)
+            if node in states and not states[node].trouble(now)
         ]
         edges = tuple(
             Source(edge.node, str(edge.at), Kind.EDGE, edge.region, spare.HIGHEST, Why.EDGE_FIRST)

@@ -67,33 +67,44 @@ def members_of(seen: Sequence[EdgeSeen], size: int, fair_use: float) -> list[int
     return fair[:size]
 
 
+class EdgeSet:
+    """The edges that share a title, worked out once for all who ask for it at the same moment."""
+
+    def __init__(self, seen: Sequence[EdgeSeen], size: int, fair_use: float) -> None:
+        """`size`: of the title's set; `fair_use`: the load, as a share of capacity, above which an edge
+        has had its share."""
+        self._members = members_of(seen, size, fair_use)
+        self._uses = [edge.use for edge in seen]
+        able = [n for n, edge in enumerate(seen) if edge.is_able]
+        self._others = sorted(able, key=lambda n: not seen[n].near)
+        self._holders = [n for n in self._others if seen[n].holds]
+
+    def pick(self, dice: tuple[float, float]) -> list[tuple[int, Why]]:
+        """Up to two places in `seen`, the first to be asked first. `dice`: two numbers from 0 up to 1."""
+        members, uses = self._members, self._uses
+        if not members:
+            return []
+        place, rest = int(dice[0] * len(members)), len(members) - 1
+        first, other, why = members[place], None, Why.EDGE_FIRST
+        if rest:
+            drawn = int(dice[1] * rest)
+            other, why = members[drawn + (drawn >= place)], Why.EDGE_LIGHTER
+            if uses[other] < uses[first]:
+                first, other = other, first
+        second = self._second(first, other)
+        return [(first, why)] if second is None else [(first, why), (second, Why.EDGE_SPARE)]
+
+    def _second(self, first: int, other: int | None) -> int | None:
+        if other in self._holders:
+            return other
+        for holder in self._holders:
+            if holder != first:
+                return holder
+        return other if other is not None else next((n for n in self._others if n != first), None)
+
+
 def pick(
     seen: Sequence[EdgeSeen], size: int, fair_use: float, dice: tuple[float, float]
 ) -> list[tuple[int, Why]]:
-    """Up to two places in `seen`, the first to be asked first. `size`: of the title's set; `fair_use`:
-    the load, as a share of capacity, above which an edge has had its share; `dice`: two numbers from
-    0 up to 1."""
-    members = members_of(seen, size, fair_use)
-    if not members:
-        return []
-    first = members[int(dice[0] * len(members))]
-    rest = [n for n in members if n != first]
-    other = rest[int(dice[1] * len(rest))] if rest else None
-    if other is not None and seen[other].use < seen[first].use:
-        first, other = other, first
-    second = _second(seen, first, other)
-    chosen = [(first, Why.EDGE_LIGHTER if rest else Why.EDGE_FIRST)]
-    return chosen + ([(second, Why.EDGE_SPARE)] if second is not None else [])
-
-
-def _second(seen: Sequence[EdgeSeen], first: int, other: int | None) -> int | None:
-    able = [n for n, edge in enumerate(seen) if edge.is_able]
-    others = [n for n in ([] if other is None else [other]) + pool_of(seen) + able if n != first]
-    others = [n for n in others if seen[n].holds] or others
-    return others[0] if others else None
-
-
-def is_enough(seen: Sequence[EdgeSeen], size: int, fair_use: float, is_held: bool) -> bool:
-    """Whether looking at more edges could not change the choice."""
-    fair = sum(edge.is_able and edge.use <= fair_use for edge in seen)
-    return fair > size and (not is_held or any(edge.is_able and edge.holds for edge in seen))
+    """The edges for one viewer, as `EdgeSet` says."""
+    return EdgeSet(seen, size, fair_use).pick(dice)

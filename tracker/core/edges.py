@@ -8,9 +8,9 @@ it can send, and an edge that comes or goes moves only its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
-from math import log
+from math import inf, log
 
 from shared.core.ids import HostPort, InfoHash, NodeId
 from shared.core.messages import Load
@@ -37,9 +37,12 @@ class EdgeState:
     promised_rate: float = 0.0  # by our redirects since then
     quota_bytes: int = 0
     held_bytes: int = 0
-    draining: bool = False
-    reported_at: float | None = None  # None: it never spoke of load
-    skew_seconds: float = 0.0
+    fault: str = ""  # why nobody new is sent there, as far as its last report says
+    silent_at: float = inf  # from then on its next report is late; inf: it never spoke of load
+    name: str = field(init=False)  # the id in hexadecimal
+
+    def __post_init__(self) -> None:
+        self.name = self.node.hex()
 
     @property
     def takes_orders(self) -> bool:
@@ -56,14 +59,9 @@ class EdgeState:
         """The expected load as a share of capacity."""
         return self.expected_rate / self.capacity_rate
 
-    def trouble(self, now: float, report_seconds: float) -> str:
+    def trouble(self, now: float) -> str:
         """Why nobody new is sent there, for people; empty if all is well."""
-        if self.draining:
-            return "draining"
-        if abs(self.skew_seconds) > MAX_CLOCK_SKEW_SECONDS:
-            return f"its clock is {self.skew_seconds:+.0f} s off ours: set it"
-        silent = self.reported_at is not None and now - self.reported_at > SILENT_REPORTS * report_seconds
-        return "has not reported its load lately" if silent else ""
+        return self.fault or ("has not reported its load lately" if now > self.silent_at else "")
 
 
 class Edges:
@@ -112,14 +110,13 @@ class Edges:
             self._changed()
         state.load_rate, state.promised_rate = float(message.load_rate), 0.0
         state.quota_bytes, state.held_bytes = message.quota_bytes, message.held_bytes
-        state.draining = bool(message.draining)
-        state.skew_seconds = message.clock_ms / 1000 - now
-        state.reported_at = now
+        state.fault = _fault(message, now)
+        state.silent_at = now + SILENT_REPORTS * self._report_seconds
 
     def sends(self, node: NodeId, rate: float) -> None:
         """The upload rate of an edge's plain report, for one that never speaks of load."""
         state = self.states.get(node)
-        if state is not None and state.reported_at is None:
+        if state is not None and state.silent_at == inf:
             state.load_rate, state.promised_rate = rate, 0.0
 
     def decline(self, node: NodeId, infohash: InfoHash, until: float) -> None:
@@ -131,10 +128,6 @@ class Edges:
     def fetches(self, state: EdgeState, infohash: InfoHash, now: float) -> bool:
         """Whether an edge would fetch this title if it were told to."""
         return state.takes_orders and now >= self._declined.get((state.node, infohash), 0.0)
-
-    def trouble(self, state: EdgeState, now: float) -> str:
-        """Why nobody new is sent to this edge; empty if all is well."""
-        return state.trouble(now, self._report_seconds)
 
     def _changed(self) -> None:
         self._orders.clear()
@@ -174,7 +167,7 @@ class Edges:
             able = [
                 edge
                 for edge in self.states.values()
-                if region in (None, edge.region) and not self.trouble(edge, now)
+                if region in (None, edge.region) and not edge.trouble(now)
             ]
             load, capacity = sum(e.expected_rate for e in able), sum(e.capacity_rate for e in able)
             sums = self._sums[region] = _Sum(now, load, capacity)
@@ -188,6 +181,14 @@ class _Sum:
     at: float
     load_rate: float
     capacity_rate: float
+
+
+def _fault(message: Load, now: float) -> str:
+    skew_seconds = message.clock_ms / 1000 - now
+    if message.draining:
+        return "draining"
+    is_off = abs(skew_seconds) > MAX_CLOCK_SKEW_SECONDS
+    return f"its clock is {skew_seconds:+.0f} s off ours: set it" if is_off else ""
 
 
 def _draw(infohash: InfoHash, state: EdgeState) -> float:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from shared.core import spare
 from shared.core.messages import Why
-from tracker.core import candidates as peers
+from tracker.core.answers import Trace, replay
 from tracker.core.candidates import PeerSeen
 from tracker.core.edge_choice import EdgeSeen, members_of, pool_of
-from tracker.core.redirect import Trace, replay
 
 MEANINGS = {
     Why.NEAR_PC: "a PC in the viewer's region",
@@ -53,7 +52,7 @@ def _peer_lines(trace: Trace) -> Iterator[str]:
 
 
 def _peer_reason(trace: Trace, peer: PeerSeen, each: float, *, is_named: bool) -> str:
-    full = bool(peers.from_words([peer]).full(each)[0])
+    full = peer.is_full(each)
     reasons = [
         *(["promised to others"] if full else []),
         *([] if peer.holds else ["may not hold that stretch"]),

@@ -18,6 +18,14 @@ class Groups:
         """Who is in a group, instead of who was."""
         self._members[group] = frozenset(members)
 
+    def change(self, group: str, added: Collection[NodeId], removed: Collection[NodeId]) -> None:
+        """Some more are in a group, and some no longer."""
+        self._members[group] = self._members.get(group, frozenset()) - frozenset(removed) | frozenset(added)
+
+    def remove(self, group: str) -> None:
+        """The group is no more; nobody is in it."""
+        self._members.pop(group, None)
+
     def keep(self, title: TitleId, groups: Collection[str]) -> None:
         """Keeps a title to groups; to none of them is to nobody but its signer."""
         self._kept_to[title] = frozenset(groups)

@@ -28,6 +28,8 @@ class Planned:
     heat: float
     from_at: float  # it counts from here on
     release_at: float  # and decays from here on
+    edges: int = 0  # how many shall hold it; 0: as its heat asks
+    regions: frozenset[str] = frozenset()  # where; empty: anywhere
 
 
 class Heat:
@@ -49,11 +51,15 @@ class Heat:
 
     def of(self, infohash: InfoHash, now: float) -> float:
         """Its heat: asks, each weighing exp(-age / constant), and what is planned."""
-        heat = self._decayed(self._counts[infohash], now) if infohash in self._counts else 0.0
+        heat = self.asked(infohash, now)
         planned = self.planned.get(infohash)
         if planned is not None and now >= planned.from_at:
             heat += self._decayed((planned.heat, planned.release_at), now)
         return heat
+
+    def asked(self, infohash: InfoHash, now: float) -> float:
+        """Its heat without what is planned."""
+        return self._decayed(self._counts[infohash], now) if infohash in self._counts else 0.0
 
     def total(self, now: float) -> float:
         """All asks together, decayed, without plans."""
@@ -61,8 +67,7 @@ class Heat:
 
     def share(self, infohash: InfoHash, now: float) -> float:
         """The part of all demand that is for this rendition, 0 to 1; small while there is little."""
-        count = self._decayed(self._counts.get(infohash, (0.0, now)), now)
-        return count / (self.total(now) + FEW_ASKS)
+        return self.asked(infohash, now) / (self.total(now) + FEW_ASKS)
 
     def plan(self, infohash: InfoHash, planned: Planned) -> None:
         """Expects demand; a plan for the same rendition replaces the one before."""

@@ -8,7 +8,6 @@ one swarm being the dearest case: 51 for the node, 45 for its part, 4 for both i
 from __future__ import annotations
 
 from array import array
-from math import exp2
 from typing import Any
 
 import numpy as np
@@ -50,8 +49,8 @@ class Nodes(Rows):
 
     def find(self, node: NodeId) -> int:
         """The node's row, or 0."""
-        row = self.index.first(hash(node))
-        while row and self.id(row) != node:
+        row, ids = self.index.first(hash(node)), self.ids
+        while row and not ids.startswith(node, row * NODE_ID_BYTES):
             row = self.chain[row]
         return row
 
@@ -70,23 +69,21 @@ class Nodes(Rows):
         self.index.remove(row, hash(self.id(row)))
         self.kind[row] |= GONE
 
-    def reserved(self, row: int, tick: int) -> float:
-        """Bytes per second promised by our redirects that no report shows yet."""
-        rate = self._reserved_rate[row]
-        age = max(0, tick - self._reserved_tick[row])
-        return rate * exp2(-age / (TICKS * RESERVATION_HALF_LIFE_SECONDS)) if rate else 0.0
-
     def reserved_of(self, rows: NDArray[Any], tick: int) -> NDArray[Any]:
-        """`reserved` of many rows."""
-        age = np.maximum(0, tick - seen(self._reserved_tick)[rows].astype(np.int64))
-        rates = seen(self._reserved_rate)[rows].astype(np.float64)
-        left: NDArray[Any] = rates * np.exp2(age / (-TICKS * RESERVATION_HALF_LIFE_SECONDS))
-        return left
+        """Bytes per second promised of each by our redirects that no report shows yet."""
+        rates = seen(self._reserved_rate).take(rows).astype(np.float64)
+        if rates.any():
+            age = np.maximum(0, tick - seen(self._reserved_tick).take(rows).astype(np.int64))
+            rates *= np.exp2(age / (-TICKS * RESERVATION_HALF_LIFE_SECONDS))
+        return rates
 
-    def reserve(self, row: int, rate: float, tick: int) -> None:
-        """Notes that a viewer was sent here and may take `rate` bytes per second."""
-        self._reserved_rate[row] = self.reserved(row, tick) + rate
-        self._reserved_tick[row] = tick
+    def reserve(self, rows: NDArray[Any], before: NDArray[Any], rates: NDArray[Any], tick: int) -> None:
+        """Notes that viewers were sent to these, of which some may be the same, and may take so much.
+        `before`: what `reserved_of` says of them."""
+        reserved = seen(self._reserved_rate)
+        reserved[rows] = before
+        seen(self._reserved_tick)[rows] = tick
+        np.add.at(reserved, rows, rates.astype(np.float32))
 
 
 class Records(Rows):

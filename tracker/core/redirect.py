@@ -7,140 +7,36 @@ twice as many as are wanted; kept are those with most left after what we promise
 are enough. Then always two edges (`tracker/core/edge_choice.py`). Phones get edges only, and nobody
 is sent to a phone. Cost depends on how many are wanted, never on the size of the swarm.
 
+Questions that came together are answered together, which costs a tenth. Those whose choice the
+others before them would have filled are answered again after these, with what is promised by then:
+each round is a *wave*. So nobody is promised more than one after the other would have promised.
+
 What was weighed is kept with the answer; `rank` and `pick` decide from that alone, so that every
 answer can be replayed and argued about.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
+import numpy as np
 
-from shared.core import spare
 from shared.core.dice import Dice
-from shared.core.ids import NODE_ID_BYTES, InfoHash, Kind, NodeId
-from shared.core.messages import Source, Why
+from shared.core.ids import InfoHash, Kind, NodeId
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
-from tracker.core.candidates import WHYS, Candidates, PeerSeen
-from tracker.core.edge_choice import FAIR_SHARE, EdgeSeen
+from tracker.core.answers import Answer, Answers, EdgeView, Question, Viewer, Wave
+from tracker.core.candidates import Asked, Candidates, Ranked
+from tracker.core.edge_choice import FAIR_SHARE, EdgeSeen, EdgeSet
 from tracker.core.edges import Edges, EdgeState
 from tracker.core.swarm import Swarm, Swarms
 
-PEERS_WANTED = 12
+__all__ = ["Answer", "Field", "Question", "Viewer", "choose", "choose_many"]  # all that askers need
+
 MOST_EDGES_LOOKED_AT = 64
-PLAIN_FILE_RATE = 500_000.0  # bytes per second wanted of a file without a bitrate
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks, and for which of the title's 32 stretches (0: any)."""
-
-    node: NodeId
-    kind: Kind
-    region: str
-    stretch: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of the tracker, and what it knows of the title."""
-
-    infohash: InfoHash
-    viewer: Viewer
-    rate: float = 0.0  # bytes per second that the viewer needs; 0: a plain file
-    share: float = 0.0  # of all demand that is for this title, 0 to 1
-    origin: NodeId | None = None  # the edge that made the title, from which others can fetch it
-    number: int = 0  # of the redirect, for the log
-    count: int = PEERS_WANTED
-    elsewhere: bool = False  # an edge of another region holds it, from which ours can fetch it
-
-    @property
-    def wanted(self) -> float:
-        """Bytes per second that sources have to give together."""
-        return self.rate or PLAIN_FILE_RATE
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One source of an answer, with its reason."""
-
-    node: NodeId
-    spare: int
-    why: Why
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """All that an answer was decided on."""
-
-    question: Question
-    at: float
-    candidates: Candidates
-    region_names: list[str]
-    edges: list[EdgeSeen]
-    replicas: int
-    fair_use: float
-    dice: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Sources best first, edges last; how many to use at once; and what was weighed."""
-
-    choices: tuple[Choice, ...]
-    connections: int
-    weighed: Weighed
-    fetcher: NodeId | None = None  # the edge that was chosen and has yet to fetch the title
-    abroad: tuple[Source, ...] = ()  # edges of other regions, named by the central tier
-
-    def trace(self) -> Trace:
-        """The answer and its grounds in words."""
-        weighed, question = self.weighed, self.weighed.question
-        return Trace(
-            number=question.number,
-            at=weighed.at,
-            infohash=question.infohash.hex(),
-            viewer=question.viewer.node.hex(),
-            kind=question.viewer.kind,
-            region=question.viewer.region,
-            stretch=question.viewer.stretch,
-            wanted_rate=question.wanted,
-            count=question.count,
-            share=question.share,
-            peers=peers.in_words(weighed.candidates, weighed.region_names),
-            edges=weighed.edges,
-            replicas=weighed.replicas,
-            fair_use=weighed.fair_use,
-            dice=weighed.dice,
-            connections=self.connections,
-            chosen=[(choice.node.hex(), choice.why) for choice in self.choices],
-            abroad=[(source.node.hex(), source.region) for source in self.abroad],
-        )
-
-
-class Trace(msgspec.Struct, frozen=True):
-    """A redirect as it is logged: ids in hexadecimal, `_at` seconds since 1970, `_rate` bytes/s."""
-
-    number: int
-    at: float
-    infohash: str
-    viewer: str
-    kind: Kind
-    region: str
-    stretch: int
-    wanted_rate: float
-    count: int
-    share: float
-    peers: list[PeerSeen]
-    edges: list[EdgeSeen]
-    replicas: int
-    fair_use: float
-    dice: tuple[float, float]
-    connections: int
-    chosen: list[tuple[str, Why]]
-    abroad: list[tuple[str, str]] = []  # edges that the central tier named, and their regions
+STALE_SHARE = 0.1  # of an edge's capacity: promised so much, edges are looked at anew
+_NO_SWARM = Swarm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,76 +49,121 @@ class Field:
 
 def choose(field: Field, question: Question, rng: Dice, now: float) -> Answer:
     """Who can serve this viewer; notes what is promised of them."""
-    swarms, wanted, viewer = field.swarms, question.wanted, question.viewer
-    swarm = swarms.swarms.get(question.infohash) or Swarm()
-    tick = swarms.tick(now)
-    # A phone is sent to edges only: as if its swarm had no peers.
-    pool = Swarm() if viewer.kind is Kind.MOBILE else swarm
-    myself = swarms.nodes.find(viewer.node)
-    found = peers.gather(
-        swarms, pool, viewer.region, myself, viewer.stretch, wanted, question.count, rng, tick
-    )  # fmt: skip
-    order, connections = peers.rank(found, wanted, question.count)
-    for place in order[:connections]:
-        swarms.nodes.reserve(int(found.rows[place]), wanted / connections, tick)
-    choices = _choices(found, order)
-    replicas = edge_choice.replicas(question.share, len(field.edges.states))
-    fair_use = FAIR_SHARE * field.edges.mean_use(viewer.region, now)
-    edges, states = _edges_seen(field, question, swarm, replicas, fair_use, now)
-    dice = (rng.random(), rng.random())
-    picked = edge_choice.pick(edges, replicas, fair_use, dice)
-    choices += [Choice(states[n].node, spare.HIGHEST, why) for n, why in picked]
-    weighed = Weighed(question, now, found, swarms.region_names, edges, replicas, fair_use, dice)
-    if not picked:
-        return Answer(tuple(choices), connections, weighed)
-    first = picked[0][0]
-    field.edges.promise(states[first], wanted)
-    return Answer(tuple(choices), connections, weighed, None if edges[first].holds else states[first].node)
+    return choose_many(field, [question], rng, now)[0]
 
 
-def _choices(found: Candidates, order: list[int]) -> list[Choice]:
-    ids, levels, whys = found.ids.tobytes(), found.spare.tolist(), found.why.tolist()
-    return [
-        Choice(NodeId(ids[n * NODE_ID_BYTES : (n + 1) * NODE_ID_BYTES]), levels[n], WHYS[whys[n]])
-        for n in order
-    ]
+def choose_many(field: Field, questions: Sequence[Question], rng: Dice, now: float) -> Answers:
+    """`choose` for all that came with one wake-up: an answer each, in the order of the questions."""
+    swarms, tick = field.swarms, field.swarms.tick(now)
+    waves: list[tuple[list[int], Wave]] = []
+    left = list(range(len(questions)))
+    while left:
+        asked = [questions[n] for n in left]
+        found, ranked, rows = _choose_peers(swarms, asked, rng, tick)
+        settled = set(rows)
+        some = asked if len(rows) == len(left) else [asked[row] for row in rows]
+        wave = Wave(now, some, found, ranked, swarms.region_names, [])
+        _choose_edges(field, wave, rng)
+        waves.append(([left[row] for row in rows], wave))
+        left = [n for row, n in enumerate(left) if row not in settled]
+    return Answers(len(questions), waves)
 
 
-def replay(trace: Trace) -> tuple[list[tuple[str, Why]], int]:
-    """The sources and the number of connections that the same grounds lead to today."""
-    order, connections = peers.rank(peers.from_words(trace.peers), trace.wanted_rate, trace.count)
-    picked = edge_choice.pick(trace.edges, trace.replicas, trace.fair_use, trace.dice)
-    chosen = [(trace.peers[n].node, trace.peers[n].why) for n in order]
-    return chosen + [(trace.edges[n].node, why) for n, why in picked], connections
+def _choose_peers(
+    swarms: Swarms, questions: list[Question], rng: Dice, tick: int
+) -> tuple[Candidates, Ranked, list[int]]:
+    """Peers for as many of the questions as do not fill each other's; tables of these, and which they are."""
+    asked = _asked(swarms, questions)
+    found = peers.gather(swarms, asked, rng, tick)
+    ranked = peers.rank(found, asked.wanted, asked.counts)
+    rows = list(range(len(questions)))
+    if len(questions) > 1:
+        settled = peers.settled(found, ranked)
+        if not settled.all():
+            found, ranked = found.part(settled), ranked.part(settled)
+            rows = settled.nonzero()[0].tolist()
+    _reserve(swarms, found, ranked, tick)
+    return found, ranked, rows
 
 
-def _edges_seen(
-    field: Field, question: Question, swarm: Swarm, replicas: int, fair_use: float, now: float
-) -> tuple[list[EdgeSeen], list[EdgeState]]:
+def _choose_edges(field: Field, wave: Wave, rng: Dice) -> None:
+    views: dict[tuple[InfoHash, str, float, bool, NodeId | None], EdgeView] = {}
+    promised: dict[NodeId, float] = {}
+    roll = rng.random
+    for question in wave.questions:
+        viewer = question.viewer
+        itself = viewer.node if viewer.kind is Kind.EDGE else None
+        key = (question.infohash, viewer.region, question.share, question.elsewhere, itself)
+        view = views.get(key)
+        if view is None:
+            view = views[key] = _view(field, question, wave.at)
+        dice = (roll(), roll())
+        picked = view.set.pick(dice)
+        wave.edges.append((view, dice, picked))
+        if picked:
+            first = view.states[picked[0][0]]
+            rate = promised[first.node] = promised.get(first.node, 0.0) + question.wanted
+            if rate > STALE_SHARE * first.capacity_rate:
+                _promise(field.edges, promised)
+                views.clear()
+    _promise(field.edges, promised)
+
+
+def _promise(edges: Edges, promised: dict[NodeId, float]) -> None:
+    for node, rate in promised.items():
+        edges.promise(edges.states[node], rate)
+    promised.clear()
+
+
+def _asked(swarms: Swarms, questions: list[Question]) -> Asked:
+    viewers = [question.viewer for question in questions]
+    return Asked(
+        # A phone is sent to edges only: as if its swarm had no peers.
+        swarms=[
+            _NO_SWARM if q.viewer.kind is Kind.MOBILE else swarms.swarms.get(q.infohash, _NO_SWARM)
+            for q in questions
+        ],
+        regions=[swarms.region_number(viewer.region) for viewer in viewers],
+        viewers=np.array([swarms.nodes.find(viewer.node) for viewer in viewers]),
+        stretches=np.array([viewer.stretch for viewer in viewers]),
+        wanted=np.array([question.wanted for question in questions]),
+        counts=np.array([question.count for question in questions]),
+    )
+
+
+def _reserve(swarms: Swarms, found: Candidates, ranked: Ranked, tick: int) -> None:
+    """Notes what each viewer may take of those it will use at once."""
+    at, used = peers.used(found, ranked)
+    rows, before = found.rows.take(at), found.promised_rate.take(at)
+    swarms.nodes.reserve(rows, before, ranked.each.repeat(used), tick)
+
+
+def _view(field: Field, question: Question, now: float) -> EdgeView:
     """Edges in the title's order, the viewer's region first, as far as they can matter."""
-    region = question.viewer.region
+    edges, region = field.edges, question.viewer.region
+    swarm = field.swarms.swarms.get(question.infohash, _NO_SWARM)
+    replicas = edge_choice.replicas(question.share, len(edges.states))
+    fair_use = FAIR_SHARE * edges.mean_use(region, now)
     holding = {node for node in swarm.edges if field.swarms.holds(swarm, node)}
-    is_held = any(node in field.edges.states for node in holding)
-    somewhere = is_held or question.elsewhere or question.origin in field.edges.states
-    edges: list[EdgeSeen] = []
+    is_held = any(node in edges.states for node in holding)
+    somewhere = is_held or question.elsewhere or question.origin in edges.states
+    seen: list[EdgeSeen] = []
     states: list[EdgeState] = []
-    for state in field.edges.order(question.infohash, region):
-        many = len(edges) >= MOST_EDGES_LOOKED_AT
-        if state.node == question.viewer.node or (many and state.node not in holding):
+    fair = 0
+    for state in edges.order(question.infohash, region):
+        holds = state.node in holding
+        if state.node == question.viewer.node or (len(seen) >= MOST_EDGES_LOOKED_AT and not holds):
             continue
+        edge = EdgeSeen(
+            state.name, state.region, state.region == region, state.capacity_rate, state.expected_rate,
+            holds, somewhere and edges.fetches(state, question.infohash, now), state.trouble(now),
+        )  # fmt: skip
         states.append(state)
-        edges.append(
-            EdgeSeen(
-                state.node.hex(),
-                state.region,
-                state.region == region,
-                state.capacity_rate,
-                state.expected_rate,
-                state.node in holding,
-                somewhere and field.edges.fetches(state, question.infohash, now),
-                field.edges.trouble(state, now),
-            )
-        )
-        if edge_choice.is_enough(edges, replicas, fair_use, is_held):
-            break
-    return edges, states
+        seen.append(edge)
+        if edge.is_able:
+            fair += edge.use <= fair_use
+            is_held &= not holds  # from the first that is found on, more need not be looked for
+            if fair > replicas and not is_held:
+                break
+    numbers = [field.swarms.region_number(state.region) for state in states]
+    return EdgeView(seen, states, numbers, replicas, fair_use, EdgeSet(seen, replicas, fair_use))

@@ -11,12 +11,12 @@ Without the central tier the region goes on alone: nothing waits, and its own ti
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.core.actions import Action, Answer, Attend, Hangup, Remember, Send
 from shared.core.dice import Dice
-from shared.core.errors import LocalError, ProtocolError, Reason
+from shared.core.errors import LocalError, ProtocolError, Reason, Refused
 from shared.core.fields import HOLDERS
 from shared.core.ids import NODE_ID_BYTES, Address, HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import (
@@ -35,9 +35,13 @@ from shared.core.messages import (
     Seek,
 )  # fmt: skip
 from shared.core.tracker_link import TrackerLink
+from tracker.core.asks import Located, Wanted
 from tracker.core.central import Note
 from tracker.core.deltas import Deltas
-from tracker.core.tracker import PAGE_ENTRIES, Tracker, TrackerAction
+from tracker.core.nodes import Node
+from tracker.core.sealed import over_connection
+from tracker.core.titles import PAGE_ENTRIES
+from tracker.core.tracker import Tracker, TrackerAction
 from tracker.core.waiting import Waiting
 
 SEEK_SECONDS = 1.5  # a viewer waits for the central tier no longer
@@ -76,6 +80,7 @@ class Regional:
         self._said_gone = False
         self._seeks = self._found = self._unanswered = 0
         self._actions: deque[Action | Note] = deque()
+        tracker.sealed.desk = self
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -128,10 +133,43 @@ class Regional:
                 return self._relay(message, sender)
             case Locate() if self._misses(message.infohash, now):
                 return self._seek(message, sender, now)
-            case Announce() if message.infohash not in self.tracker.titles:
-                fresh = self._abroad.is_fresh(message.infohash, now)
-                return not fresh and self._seek(message, sender, now)
+            case Announce() if self._is_news(message.infohash, now):
+                return self._seek(message, sender, now)
         return False
+
+    # -- sealed datagrams -----------------------------------------------------------------------
+    # Nothing waits behind a datagram: what the central tier is to be asked for is to come again, over
+    # the connection.
+
+    @property
+    def nodes(self) -> Mapping[NodeId, Node]:
+        """Who is here."""
+        return self.tracker.nodes
+
+    def hear(self, sender: NodeId, now: float) -> Node | None:
+        """As `Tracker.hear`."""
+        return self.tracker.hear(sender, now)
+
+    def announce(self, message: Announce, node: Node, now: float) -> None:
+        """As `Tracker.announce`. Raises Refused."""
+        if self.link.up and self._is_news(message.infohash, now):
+            raise over_connection()
+        self.tracker.announce(message, node, now)
+
+    def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]:
+        """As `Tracker.locate`."""
+        wait = [self.link.up and self._misses(wanted.infohash, now) for wanted in asked]
+        here = [wanted for wanted, waits in zip(asked, wait, strict=True) if not waits]
+        found = iter(self.tracker.locate(here, now) if here else ())
+        return [over_connection() if waits else next(found) for waits in wait]
+
+    def ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
+        """As `Tracker.ticket`."""
+        return self.tracker.ticket(node, infohash, now)
+
+    def _is_news(self, infohash: InfoHash, now: float) -> bool:
+        """Whether the central tier could know a title that is not known here."""
+        return infohash not in self.tracker.titles and not self._abroad.is_fresh(infohash, now)
 
     def _misses(self, infohash: InfoHash, now: float) -> bool:
         """Whether the central tier could know of somebody that this region lacks."""

@@ -8,6 +8,7 @@ its size, and takes one in or out in O(1): the last one moves into the gap.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,7 +26,7 @@ ELSEWHERE = 0
 FAR_REGIONS = 8  # looked at, at most, when the viewer's own has too few
 
 _EDGE = KIND_NUMBERS[Kind.EDGE]
-_NOBODY = array("I")
+KIND_ORDER = (KIND_NUMBERS[Kind.PC], KIND_NUMBERS[Kind.STB])  # PCs first: they have better lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +55,62 @@ class Swarm:
     number: int = 0
     infohash: InfoHash = InfoHash(b"")
     buckets: dict[int, array[int]] = field(default_factory=dict)
-    regions: dict[int, int] = field(default_factory=dict)  # how many buckets each has
+    # By region those of `buckets` that people are sent to, with their ranks, best first.
+    givers: dict[int, list[tuple[int, array[int]]]] = field(default_factory=dict)
     edges: dict[NodeId, int] = field(default_factory=dict)  # their records; edges are few
     count: int = 0
     seeders: int = 0
     viewers: int = 0  # records of terminals
     viewers_share: float = 0.0  # the sum of what each holds, 0 to 1
 
-    def window(self, region: int, kind: int, spare: int, size: int, rng: Dice) -> array[int]:
-        """Up to `size` neighbours in a bucket from a random start."""
-        bucket = self.buckets.get(region << 8 | kind << 4 | spare)
-        if not bucket:
-            return _NOBODY
-        if len(bucket) <= size:
-            return bucket[:]
-        start = rng.randrange(len(bucket))
-        window = bucket[start : start + size]
-        return window if len(window) == size else window + bucket[: size - len(window)]
+    def windows(self, region: int, size: int, rng: Dice) -> Iterator[tuple[array[int], bool]]:
+        """Neighbours who may have something to give, bucket by bucket, up to `size` of each from a
+        random start: the best first, and whether they are in this region. Others come after it."""
+        for _, bucket in self.givers.get(region, ()):
+            yield (bucket if len(bucket) <= size else _window(bucket, size, rng)), True
+        for other in self._far(region, rng) if len(self.givers) > (region in self.givers) else ():
+            for _, bucket in self.givers[other]:
+                yield (bucket if len(bucket) <= size else _window(bucket, size, rng)), False
 
-    def far(self, region: int, rng: Dice) -> list[int]:
+    def _far(self, region: int, rng: Dice) -> list[int]:
         """Up to FAR_REGIONS other regions, from a random start."""
-        others = len(self.regions) - (region in self.regions)
-        if others <= 0:
-            return []
-        start = rng.randrange(len(self.regions))
-        window = [*islice(self.regions, start, start + FAR_REGIONS + 1), *islice(self.regions, start)]
+        start = int(rng.random() * len(self.givers))
+        window = [*islice(self.givers, start, start + FAR_REGIONS + 1), *islice(self.givers, start)]
         return [other for other in window if other != region][:FAR_REGIONS]
+
+    def begin_bucket(self, key: int) -> array[int]:
+        """A bucket where there was none."""
+        bucket, rank = array("I"), _rank(key)
+        self.buckets[key] = bucket
+        if rank is not None:
+            insort(self.givers.setdefault(key >> 8, []), (rank, bucket), key=_first)
+        return bucket
+
+    def end_bucket(self, key: int) -> None:
+        """Its last record went."""
+        del self.buckets[key]
+        rank = _rank(key)
+        if rank is not None:
+            givers = self.givers[key >> 8]
+            del givers[bisect_left(givers, rank, key=_first)]
+            if not givers:
+                del self.givers[key >> 8]
+
+
+def _first(giver: tuple[int, array[int]]) -> int:
+    return giver[0]
+
+
+def _rank(key: int) -> int | None:
+    """The place of a bucket among those of its region, best first; None if nobody is sent there."""
+    kind, spare = key >> 4 & 15, key & 15
+    return KIND_ORDER.index(kind) << 4 | 15 - spare if spare and kind in KIND_ORDER else None
+
+
+def _window(bucket: array[int], size: int, rng: Dice) -> array[int]:
+    start = int(rng.random() * len(bucket))
+    window = bucket[start : start + size]
+    return window if len(window) == size else window + bucket[: size - len(window)]
 
 
 class Swarms:
@@ -285,8 +316,7 @@ class Swarms:
     def _place(self, swarm: Swarm, record: int, key: int) -> None:
         bucket = swarm.buckets.get(key)
         if bucket is None:
-            bucket = swarm.buckets[key] = array("I")
-            swarm.regions[key >> 8] = swarm.regions.get(key >> 8, 0) + 1
+            bucket = swarm.begin_bucket(key)
         self.records.place[record] = len(bucket)
         bucket.append(record)
 
@@ -297,10 +327,7 @@ class Swarms:
             bucket[place] = last
             self.records.place[last] = place
         if not bucket:
-            del swarm.buckets[key]
-            swarm.regions[key >> 8] -= 1
-            if not swarm.regions[key >> 8]:
-                del swarm.regions[key >> 8]
+            swarm.end_bucket(key)
 
     def _count(self, swarm: Swarm, record: int, sign: int) -> None:
         records = self.records

@@ -108,6 +108,13 @@ class TorrentPeers:
             self._free_blocks.setdefault(self.sizes[torrent], []).append(start)
             self.sizes[torrent] = 0
 
+    def remove_some(self, torrent: int, most: int) -> bool:
+        """Takes up to `most` peers of a torrent away; whether it had any."""
+        count = self.counts[torrent]
+        for place in range(count - 1, max(-1, count - 1 - most), -1):
+            self.remove(self._keys[self._record[self.starts[torrent] + place]])
+        return count > 0
+
     def windows(self, torrents: Rows, dice: Rows, wanted: int) -> NDArray[np.uint8]:
         """For each request up to `wanted` neighbours from a random start: (requests, wanted * width).
 

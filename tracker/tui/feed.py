@@ -9,12 +9,12 @@ from typing import TypeVar
 import httpx2
 import msgspec
 
-from shared.core.errors import ConfigError, LocalError, ProtocolError, Reason
+from shared.core.errors import LocalError, ProtocolError, Reason
+from tracker.api_client import checked_api
 from tracker.views import NodePage, Overview, SwarmPage
 
 T = TypeVar("T", Overview, NodePage, SwarmPage)
 
-DEFAULT_API = "http://127.0.0.1:8430"
 MAX_ANSWER_BYTES = 16 << 20  # 500 swarms of 100 holders are 8 MB
 TIMEOUT_SECONDS = 5.0
 NODES_SHOWN = 500
@@ -34,7 +34,7 @@ class Feed:
     """One tracker's API; an async context manager, on asyncio or trio."""
 
     def __init__(self, api: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        self.api = _checked(api)
+        self.api = checked_api(api, "--api")
         # No proxies from the environment: the API is on this machine or in this network.
         self._client = httpx2.AsyncClient(
             base_url=self.api, timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False
@@ -79,15 +79,3 @@ class Feed:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise ProtocolError(Reason.TOO_LARGE, f"{self.api}{path} answered without end")
         return response.status_code, bytes(body)
-
-
-def _checked(api: str) -> str:
-    text = api if "://" in api else f"http://{api}"
-    try:
-        url = httpx2.URL(text)
-        sound = url.scheme in ("http", "https") and bool(url.host) and url.path in ("", "/")
-    except (httpx2.InvalidURL, ValueError):
-        sound = False
-    if not sound or not text.isprintable() or text.split() != [text]:
-        raise ConfigError(f"--api: {api[:80]!r} is not an API's address; expected {DEFAULT_API}")
-    return text.rstrip("/")

@@ -1,16 +1,18 @@
-"""A film's bytes as one HTTP answer: ranges, back-pressure, and nothing read that nobody takes."""
+"""A rendition's bytes as one HTTP answer: ranges, back-pressure, and nothing read that nobody takes."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
 
 import trio
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from peer.byte_range import NotSatisfiable, asked_range, etag_matches
-from peer.titles import Reader, Titles
+from shared.core.byte_range import NotSatisfiable, asked_range, etag_matches
 from shared.core.errors import PenstockError, Reason, Refused
 from shared.core.manifest import Manifest
 
@@ -20,7 +22,24 @@ FIRST_BYTE_SECONDS = 30.0  # then 503: better a player that asks again than one 
 log = logging.getLogger(__name__)
 
 
-def film_response(titles: Titles, manifest: Manifest, request: Request) -> Response:
+class Reader(Protocol):
+    """One asker's way through a rendition; leaving the context takes its wishes back."""
+
+    async def read(self, offset: int, max_bytes: int) -> bytes:
+        """Up to `max_bytes` verified bytes from `offset`; waits for the first of them.
+
+        Empty only at or behind the end. Raises LocalError or RemoteError, bare.
+        """
+        ...
+
+    async def __aenter__(self) -> Reader: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+def file_response(manifest: Manifest, request: Request, open_reader: Callable[[], Reader]) -> Response:
     """The answer to GET or HEAD of a rendition (RFC 9110); only GET of bytes opens a reader."""
     etag = f'"{manifest.infohash.hex()}"'
     # The peer's own store is the cache: a browser's copy would double the disk it takes.
@@ -31,7 +50,7 @@ def film_response(titles: Titles, manifest: Manifest, request: Request) -> Respo
         part = _part(request, manifest.length, etag)
     except NotSatisfiable:
         headers["Content-Range"] = f"bytes */{manifest.length}"
-        return PlainTextResponse(f"the film has {manifest.length} bytes\n", 416, headers)
+        return PlainTextResponse(f"the file has {manifest.length} bytes\n", 416, headers)
     start, end = part or (0, manifest.length)
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{manifest.length}"
@@ -39,8 +58,7 @@ def film_response(titles: Titles, manifest: Manifest, request: Request) -> Respo
     status = 206 if part else 200
     if request.method == "HEAD" or start == end:
         return Response(status_code=status, headers=headers)
-    playing = "download" not in request.query_params
-    return FilmResponse(titles, manifest, start, end, status, headers, playing)
+    return FileResponse(open_reader, manifest, start, end, status, headers)
 
 
 def _part(request: Request, length: int, etag: str) -> tuple[int, int] | None:
@@ -57,8 +75,8 @@ def content_type(manifest: Manifest) -> str:
     return "video/mp4" if manifest.media.height else "audio/mp4"
 
 
-class FilmResponse(Response):
-    """Bytes `start` to `end` of a rendition, read no faster than the player takes them.
+class FileResponse(Response):
+    """Bytes `start` to `end` of a rendition, read no faster than they are taken.
 
     The first part is read before the status goes out, so that a failure can still be said:
     it raises LocalError, RemoteError or TooSlowError. Later failures cut the connection.
@@ -66,22 +84,20 @@ class FilmResponse(Response):
 
     def __init__(
         self,
-        titles: Titles,
+        open_reader: Callable[[], Reader],
         manifest: Manifest,
         start: int,
         end: int,
         status: int,
         headers: dict[str, str],
-        playing: bool,
     ) -> None:
-        self.titles, self.manifest, self.start, self.end = titles, manifest, start, end
-        self.playing = playing
+        self.open_reader, self.manifest, self.start, self.end = open_reader, manifest, start, end
         self.status_code, self.background = status, None
         self.body = b""
         self.init_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self.titles.open_reader(self.manifest.infohash, playing=self.playing) as reader:
+        async with self.open_reader() as reader:
             with trio.fail_after(FIRST_BYTE_SECONDS):
                 first = await _read(reader, self.start, self.end)
             await send(
