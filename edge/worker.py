@@ -23,6 +23,7 @@ from edge.core.crew import (
     Forget,
     Gained,
     Hold,
+    Issuers,
     Say,
     Stray,
     TrackerIs,
@@ -109,6 +110,8 @@ class WorkerServer:
                 await self._forget(InfoHash(word.infohash))
             case TrackerIs():
                 self.core.tracker_is(up=word.up, now=clock.now())
+            case Issuers():
+                self.core.heed(frozenset(NodeId(node) for node in word.trackers))
             case CaughtUp():
                 for infohash in set(self.core.seeding.holdings) - self._named:
                     await self._forget(infohash)

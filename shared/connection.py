@@ -74,8 +74,8 @@ class Connection:
         self._closed = trio.Event()
         self.loss: ConnectionLost | None = None  # why it ended, if it did
         self._handshake_by = now + handshake_seconds
-        self._keep_alive_seconds = keep_alive_seconds
-        self._heard_at = now  # or pinged
+        self.keep_alive_seconds = keep_alive_seconds
+        self.heard_at = self._quiet_since = now  # heard, or pinged
         self._streams: dict[int, Stream] = {}
         self._blocked: set[Stream] = set()
         self._unaccepted: deque[Stream] = deque()
@@ -259,17 +259,17 @@ class Connection:
             due = max(due, may_pass_at)
         if not self._settled.is_set():
             due = min(due, self._handshake_by)
-        if self._keep_alive_seconds is not None and self.is_established:
-            due = min(due, self._heard_at + self._keep_alive_seconds)
+        if self.keep_alive_seconds is not None and self.is_established:
+            due = min(due, self._quiet_since + self.keep_alive_seconds)
         return due
 
     def handle_timer(self, now: float) -> None:
         """The time of `timer_at` has come; `transmit` afterwards."""
         if not self._settled.is_set() and now >= self._handshake_by:
             self.close(Reason.TIMEOUT, "the handshake took too long")
-        quiet_until = self._heard_at + (self._keep_alive_seconds or inf)
+        quiet_until = self._quiet_since + (self.keep_alive_seconds or inf)
         if self.is_established and now >= quiet_until:
-            self._heard_at = now
+            self._quiet_since = now
             self._engine.send_ping(0)
         self._guard(lambda: self._handle_engine_timer(now), None)
         self._take_events()
@@ -287,7 +287,7 @@ class Connection:
         """Count what came in; False if the connection has ended, and only our close is worth repeating."""
         self._received[0] += datagrams
         self._received[1] += payload_bytes
-        self._heard_at = now
+        self.heard_at = self._quiet_since = now
         if self.loss is not None:  # it may not have heard our close
             self._farewells_due = min(1, self._farewells_left)
         return self.loss is None

@@ -19,7 +19,7 @@ import trio
 
 from shared import clock
 from shared.connection import Connection, Stream
-from shared.core.actions import Dial, Hangup, Send
+from shared.core.actions import Attend, Dial, Hangup, Send
 from shared.core.errors import ConnectionLost, LocalError, ProtocolError, Reason, RemoteError
 from shared.core.fields import HOLDERS
 from shared.core.ids import HostPort, Kind, Mode, NodeId
@@ -35,6 +35,9 @@ HELLO_SECONDS = 10.0
 DIAL_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 4.0  # the dialler keeps what it dialled alive
 IDLE_SECONDS = 12.0  # three keep-alives lost in a row: it is gone
+HASTY_KEEP_ALIVE_SECONDS = 1.0  # where another can take its place, a dead one is to be missed soon
+SILENT_SECONDS = 1.8  # of a node that must not be: it has not answered a ping, nor its repetitions
+SECOND_LOOK_SECONDS = 0.2  # what came while this process slept is read first
 
 
 class Core(Protocol):
@@ -72,6 +75,7 @@ class _Link:
     greeted: bool = False
     sealed: SealedPath | None = None  # what goes by datagram
     answering: int = 0  # bulk streams
+    hasty: bool = False
 
 
 Act = Callable[[Any], None]
@@ -115,6 +119,8 @@ class Node:
                 self._send(action)
             case Dial():
                 self._dial(action)
+            case Attend():
+                self._attend(action)
             case Hangup():
                 link = self._links.get(action.node)
                 if link is not None:
@@ -146,6 +152,28 @@ class Node:
             return
         self._dialling.add(action.node)
         self.nursery.start_soon(self._dial_and_run, action)
+
+    def _attend(self, action: Attend) -> None:
+        link = self._links.get(action.node)
+        if link is None or link.hasty == action.hasty:
+            return
+        link.hasty = action.hasty
+        if link.connection.is_client:
+            seconds = HASTY_KEEP_ALIVE_SECONDS if action.hasty else KEEP_ALIVE_SECONDS
+            link.connection.keep_alive_seconds = seconds
+        if action.hasty:
+            self.nursery.start_soon(self._mistrust, link)
+
+    async def _mistrust(self, link: _Link) -> None:
+        connection = link.connection
+        while connection.is_established and link.hasty:
+            silence = clock.now() - connection.heard_at
+            if silence < SILENT_SECONDS:
+                await trio.sleep(SILENT_SECONDS - silence)
+                continue
+            await trio.sleep(SECOND_LOOK_SECONDS)
+            if clock.now() - connection.heard_at > SILENT_SECONDS:
+                connection.close(Reason.TIMEOUT, "it does not answer")
 
     async def _dial_and_run(self, action: Dial) -> None:
         try:

@@ -17,7 +17,10 @@ from shared.core.codec import Field
 from shared.core.errors import Reason
 from shared.core.ids import Kind
 
-RECORDS = (messages.Rendition, messages.Entry, messages.Source, messages.Share, messages.Use)
+RECORDS = (
+    messages.Rendition, messages.Entry, messages.Source, messages.Share, messages.Use,
+    messages.SwarmHeld, messages.Withdrawn, messages.Fellow,
+)  # fmt: skip
 WORDS = (ids.Kind, ids.Mode, messages.Event, messages.Why, messages.Stage, messages.PlaceStage)
 
 _HEAD = """\
@@ -179,7 +182,7 @@ def _number(value: int) -> str:
 def _default(field: Field) -> str:
     if not field.optional:
         return ""
-    return {int: str(field.default), str: "empty", tuple: "empty"}[type(field.default)]
+    return {int: str(field.default), str: "empty", bytes: "empty", tuple: "empty"}[type(field.default)]
 
 
 def _meaning(field: Field, comments: dict[str, str]) -> str:

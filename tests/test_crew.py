@@ -25,6 +25,7 @@ from edge.core.crew import (
     Finish,
     Gained,
     Hold,
+    Issuers,
     Loads,
     Lost,
     Meet,
@@ -153,7 +154,7 @@ def test_who_comes_late_is_told_all_and_who_is_there_what_changes() -> None:
     assert orders(core) == []
     core.worker_came(4)
     infohash = FILM.manifest.infohash
-    words = [Hold(infohash), TrackerIs(False), CaughtUp()]
+    words = [Hold(infohash), Issuers((core.link.tracker.node,)), TrackerIs(False), CaughtUp()]
     assert orders(core) == [TellWorkers(word, 4) for word in words]  # type: ignore[arg-type]
     core.lost(infohash, 0, NOW)
     assert orders(core) == [TellWorkers(Hold(infohash))]

@@ -19,11 +19,11 @@ from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_po
 from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
-from shared.node import Introduction, Node, open_node
+from shared.node import Act, Introduction, Node, open_node
 from shared.own_address import reachable
 from shared.sockets import bind
-from tracker import region_file
-from tracker.config import TrackerConfig
+from tracker import region_file, tiers
+from tracker.config import Tier, TrackerConfig
 from tracker.core.regions import RegionTable
 from tracker.core.tracker import LogRedirect, Tracker, TrackerAction, TrackerSettings
 from tracker.ledger import Ledger
@@ -73,18 +73,19 @@ async def _serve(
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     at = parse_host_port(config.listen)
-    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
+    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, config.region, SOFTWARE)
+    outer = tiers.core_of(config, core, _dice())
     sock = await bind(at, "tracker.listen")
     async with open_endpoint(identity, sock=sock) as endpoint:
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
             _side_files(config, core) as log,
             open_node(
-                endpoint, core, introduction, partial(_act, office.ledger, log), _refuse_stream
+                endpoint, outer, introduction, _acting(config, office.ledger, log), _refuse_stream
             ) as node,
             office.open(node.pump),
             _open_sealed(config, core, sock, node.pump),
-            _open_portal(config, core, tracker, office) as api,
+            _open_portal(config, core, outer, tracker, office) as api,
             _open_torrents(config, core, node) as torrents,
         ):
             task_status.started(Ready(tracker, api, torrents))
@@ -116,7 +117,7 @@ async def _open_sealed(
     config: TrackerConfig, core: Tracker, quic: socket.socket, pump: Callable[[], None]
 ) -> AsyncIterator[None]:
     """Takes announces and locates by sealed datagrams, where that is wanted."""
-    if not config.sealed_datagrams:
+    if not config.sealed_datagrams or config.tier is Tier.CENTRAL:  # which serves trackers only
         yield
         return
     async with open_sealed_door(core.sealed, quic, pump):
@@ -141,6 +142,10 @@ async def _open_torrents(config: TrackerConfig, core: Tracker, node: Node) -> As
         nursery.start_soon(door.follow, core.open_titles.torrents)
         yield public or reachable(HostPort(at.host, door.port))
         nursery.cancel_scope.cancel()
+
+
+def _acting(config: TrackerConfig, ledger: Ledger, log: RedirectLog | None) -> Act:
+    return partial(tiers.act, config.data, partial(_act, ledger, log))
 
 
 def _act(ledger: Ledger, log: RedirectLog | None, action: TrackerAction) -> None:
@@ -192,10 +197,10 @@ async def _refuse_stream(node: NodeId, stream: Stream) -> None:
 
 @asynccontextmanager
 async def _open_portal(
-    config: TrackerConfig, core: Tracker, tracker: Address, office: Office
+    config: TrackerConfig, core: Tracker, outer: tiers.Core, tracker: Address, office: Office
 ) -> AsyncIterator[HostPort]:
     at = parse_host_port(config.api)
-    app = Portal(core, tracker, SOFTWARE, clock.now(), office.desks).app(at.host)
+    app = Portal(core, tracker, SOFTWARE, clock.now(), office.desks, outer).app(at.host)
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(partial(web.serve, app, at.host, at.port, what="tracker.api"))
         yield HostPort(host, port)

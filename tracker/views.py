@@ -46,6 +46,8 @@ class Overview(msgspec.Struct, frozen=True):
     record_bytes: int  # what they occupy
     region_prefixes: int  # in the region table
     orders: int  # to edges, to hold titles
+    tier: str = "single"  # regional, central
+    alone: bool = False  # a regional tracker that does not reach the central one
 
 
 class ShareView(msgspec.Struct, frozen=True):

@@ -132,6 +132,13 @@ class TrackerIs:
 
 
 @dataclass(frozen=True, slots=True)
+class Issuers:
+    """The trackers whose tickets count."""
+
+    trackers: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """All titles were named."""
 
@@ -207,7 +214,7 @@ class Chunk:
 
 Word = (
     Begin | Meet | PassOn | Inherit | Drain | Finish | StandFor | Ready | Failed | Drained | LeadLost
-    | Hold | Expect | Gained | Forget | TrackerIs | CaughtUp | Say | Stray
+    | Hold | Expect | Gained | Forget | TrackerIs | Issuers | CaughtUp | Say | Stray
     | Rates | Lost | Wanted | Watched | Asked | PublisherGone | Chunk
 )  # fmt: skip
 

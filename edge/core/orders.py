@@ -86,6 +86,12 @@ class Orders:
             self._begin(message, now)
         self._schedule(now)
 
+    def heed(self, tracker: NodeId) -> None:
+        """This is the tracker from now on; another than before knows nothing of what that one ordered."""
+        if tracker != self._tracker:
+            self._tracker = tracker
+            self.tracker_lost()
+
     def tracker_lost(self) -> None:
         """It forgets its orders with the connection; the work goes on."""
         self._current.clear()

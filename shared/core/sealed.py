@@ -72,6 +72,9 @@ _ROOM = LOCATE_BYTES - HEAD_BYTES - TAG_BYTES  # of the longest answer's body
 _PADDING = bytes(_ROOM - _LOCATE.size)
 ACCEPTED = bytes([_SAYS_ACCEPTED, 0, 0, 0])
 
+# Of one source: `card`, kind, spare, why and region.
+Card = tuple[bytes | None, Kind, int, Why, str]
+
 _EVENT_NUMBERS = {event: number for number, event in enumerate(EVENTS)}
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _WHY_NUMBERS = {why: number for number, why in enumerate(WHYS)}
@@ -172,10 +175,8 @@ def sources_body(found: Sources) -> bytes | None:
     return cards_body(found.signer, found.ticket, found.connections, cards)
 
 
-def cards_body(
-    signer: NodeId, ticket: bytes, connections: int, cards: Sequence[tuple[bytes | None, Kind, int, Why, str]]
-) -> bytes | None:
-    """The same of sources by `card`: each with kind, spare, why and region."""
+def cards_body(signer: NodeId, ticket: bytes, connections: int, cards: Sequence[Card]) -> bytes | None:
+    """The same of sources that are written already."""
     if len(cards) > MOST_SOURCES or len(ticket) not in (0, TICKET_BYTES):
         return None
     head = _REDIRECT.pack(_SAYS_REDIRECT, connections, len(cards), len(ticket) > 0, signer)

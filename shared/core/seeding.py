@@ -97,6 +97,7 @@ class Seeding:
         announces: bool = True,
     ):
         self.tracker = tracker
+        self.fellows: frozenset[NodeId] = frozenset()  # trackers whose tickets count, too
         self._announces = announces  # else another process of this node does
         self.slots = slots
         self.sharing = sharing
@@ -169,8 +170,9 @@ class Seeding:
 
     def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
         ticket = tickets.check(
-            message.ticket, tracker=self.tracker, viewer=sender, infohash=message.infohash, now=now
-        )
+            message.ticket, tracker=self.tracker, fellows=self.fellows,
+            viewer=sender, infohash=message.infohash, now=now,
+        )  # fmt: skip
         holding = self.holdings.get(message.infohash)
         if holding is None:
             raise Refused(Reason.UNKNOWN_TITLE)
@@ -289,6 +291,10 @@ class Seeding:
         for holding in self.holdings.values():
             holding.started = False
             holding.announce_at = now
+
+    def heed(self, tracker: NodeId, issuers: frozenset[NodeId]) -> None:
+        """Whom to announce to, and whose tickets count from now on."""
+        self.tracker, self.fellows = tracker, issuers
 
     def tracker_lost(self) -> None:
         """Nothing to announce to."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.core import spare
 from shared.core.ids import InfoHash, Kind, NodeId
-from shared.core.messages import Why
+from shared.core.messages import Source, Why
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
 from tracker.core.candidates import ID, WHYS, Candidates, PeerSeen, Ranked, Table, Vector
@@ -47,6 +47,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     origin: NodeId | None = None  # the edge that made the title, from which others can fetch it
     number: int = 0  # of the redirect, for the log
     count: int = PEERS_WANTED
+    elsewhere: bool = False  # an edge of another region holds it, from which ours can fetch it
 
     @property
     def wanted(self) -> float:
@@ -144,6 +145,7 @@ class Answer:
 
     wave: Wave
     row: int
+    abroad: tuple[Source, ...] = ()  # edges of other regions, named by the central tier
 
     @property
     def question(self) -> Question:
@@ -186,6 +188,7 @@ class Answer:
             dice=dice,
             connections=self.connections,
             chosen=[(choice.node.hex(), choice.why) for choice in self.choices],
+            abroad=[(source.node.hex(), source.region) for source in self.abroad],
         )
 
 
@@ -230,6 +233,7 @@ class Trace(msgspec.Struct, frozen=True):
     dice: tuple[float, float]
     connections: int
     chosen: list[tuple[str, Why]]
+    abroad: list[tuple[str, str]] = []  # edges that the central tier named, and their regions
 
 
 def replay(trace: Trace) -> tuple[list[tuple[str, Why]], int]:

@@ -80,7 +80,8 @@ class Asks:
             for wanted, entry in zip(asked, checked, strict=True)
             if isinstance(entry, Entry)
         ]
-        chosen = iter(redirect.choose_many(self._field, questions, self._rng, now))
+        answers = redirect.choose_many(self._field, questions, self._rng, now)
+        chosen = (self._content.widen(answer, self._rng) for answer in answers)
         for question in questions:
             self._content.asked(question.infohash, now)
         return [
@@ -106,4 +107,5 @@ class Asks:
             share=self._content.share(wanted.infohash, now),
             origin=entry.signer,
             number=self.redirects,
+            elsewhere=bool(self._content.abroad.sources(wanted.infohash)),
         )

@@ -87,13 +87,13 @@ def _choose_peers(
 
 
 def _choose_edges(field: Field, wave: Wave, rng: Dice) -> None:
-    views: dict[tuple[InfoHash, str, float, NodeId | None], EdgeView] = {}
+    views: dict[tuple[InfoHash, str, float, bool, NodeId | None], EdgeView] = {}
     promised: dict[NodeId, float] = {}
     roll = rng.random
     for question in wave.questions:
         viewer = question.viewer
         itself = viewer.node if viewer.kind is Kind.EDGE else None
-        key = (question.infohash, viewer.region, question.share, itself)
+        key = (question.infohash, viewer.region, question.share, question.elsewhere, itself)
         view = views.get(key)
         if view is None:
             view = views[key] = _view(field, question, wave.at)
@@ -146,7 +146,7 @@ def _view(field: Field, question: Question, now: float) -> EdgeView:
     fair_use = FAIR_SHARE * edges.mean_use(region, now)
     holding = {node for node in swarm.edges if field.swarms.holds(swarm, node)}
     is_held = any(node in edges.states for node in holding)
-    somewhere = is_held or question.origin in edges.states
+    somewhere = is_held or question.elsewhere or question.origin in edges.states
     seen: list[EdgeSeen] = []
     states: list[EdgeState] = []
     fair = 0

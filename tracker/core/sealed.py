@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from shared.core import sealed
 from shared.core.errors import ProtocolError, Reason, Refused
-from shared.core.ids import InfoHash, NodeId
+from shared.core.ids import InfoHash, NodeId, parse_host_port
 from shared.core.messages import Announce, Refusal, Seal
-from shared.core.sealed import ASK, HEAD_BYTES, NONCE, TAG_BYTES, LocateAsk
+from shared.core.sealed import ASK, HEAD_BYTES, NONCE, TAG_BYTES, Card, LocateAsk
 from tracker.core import fair_share
 from tracker.core.asks import Located, Wanted
 from tracker.core.bep15 import Batch
@@ -32,11 +32,16 @@ _ANSWER_BYTE = bytes([sealed.ANSWER])
 _ROOM = HEAD_BYTES + TAG_BYTES  # of an ask that is not its body
 
 
+def over_connection() -> Refused:
+    """Makes a node ask the same over its connection: no datagram can answer it."""
+    return Refused(Reason.TOO_LARGE, "ask over the connection")
+
+
 class Desk(Protocol):
     """The tracker, as far as asks concern it."""
 
-    nodes: dict[NodeId, Node]
-
+    @property
+    def nodes(self) -> Mapping[NodeId, Node]: ...
     def hear(self, sender: NodeId, now: float) -> Node | None: ...
     def announce(self, message: Announce, node: Node, now: float) -> None: ...
     def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]: ...
@@ -57,7 +62,7 @@ class Sealed:
     """Makes seals, once `open` was called, and answers what comes under them."""
 
     def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+        self.desk = desk  # a regional tracker puts itself here
         self._seals: Seals | None = None
         self._counts: Counter[str] = Counter()
 
@@ -152,7 +157,7 @@ class Sealed:
         if not seals.window.take(place, counter):
             self._counts["replayed"] += 1  # by a neighbour in this batch
             return None
-        if node is None or self._desk.hear(node.id, now) is not node:
+        if node is None or self.desk.hear(node.id, now) is not node:
             self._counts["unknown"] += 1
             return None
         try:
@@ -173,7 +178,7 @@ class Sealed:
         if not locates:
             return
         wanted = [Wanted(ask.node, said.infohash, said.stretch) for ask, said in locates]
-        for (ask, said), found in zip(locates, self._desk.locate(wanted, now), strict=True):
+        for (ask, said), found in zip(locates, self.desk.locate(wanted, now), strict=True):
             if isinstance(found, Refused):
                 ask.body = self._refuse(found, sealed.LOCATE_BYTES)
             else:
@@ -181,7 +186,7 @@ class Sealed:
 
     def _announce(self, ask: _Ask, said: Announce, now: float) -> None:
         try:
-            self._desk.announce(said, ask.node, now)
+            self.desk.announce(said, ask.node, now)
         except Refused as refusal:
             ask.body = self._refuse(refusal, sealed.ANNOUNCE_BYTES)
         else:
@@ -189,7 +194,7 @@ class Sealed:
             ask.body = sealed.ACCEPTED
 
     def _redirect(self, ask: _Ask, said: LocateAsk, found: Located, now: float) -> bytes:
-        nodes, cards = self._desk.nodes, []
+        nodes, cards = self.desk.nodes, list[Card]()
         for choice in found.answer.choices:
             node = nodes.get(choice.node)
             if node is None:
@@ -197,10 +202,14 @@ class Sealed:
             if node.card is None:
                 node.card = sealed.card(node.id, node.at)
             cards.append((node.card, node.kind, choice.spare, choice.why, node.region))
-        ticket = self._desk.ticket(ask.node.id, said.infohash, now) if said.wants_ticket else b""
+        ticket = self.desk.ticket(ask.node.id, said.infohash, now) if said.wants_ticket else b""
+        for source in found.answer.abroad[: sealed.MOST_SOURCES - len(cards)]:  # the last do without
+            place = sealed.card(source.node, parse_host_port(source.at))
+            if place is not None:
+                cards.append((place, source.kind, source.spare, source.why, source.region))
         body = sealed.cards_body(found.entry.signer, ticket, found.answer.connections, cards)
         if body is None:
-            return self._refuse(Refused(Reason.TOO_LARGE, "ask over the connection"), sealed.LOCATE_BYTES)
+            return self._refuse(over_connection(), sealed.LOCATE_BYTES)
         self._counts["redirects"] += 1
         return body
 

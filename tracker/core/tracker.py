@@ -21,7 +21,6 @@ from shared.core.messages import (
     Announce,
     AskOpen,
     Browse,
-    Catalogue,
     Describe,
     Entry,
     Hello,
@@ -54,7 +53,6 @@ from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
 from tracker.core.usage import Usage
 
-PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
 NOT_ADMITTED = "this edge is not in the tracker's `edges` setting"
 EXPIRE_EVERY_SECONDS = 1.0
 ANSWERS_KEPT = 256  # the latest redirects, for whoever wants to know why
@@ -134,6 +132,7 @@ class Tracker:
         self.open_titles = OpenTitles(self.titles, self.groups, settings.bittorrent)
         self.content = Content(self.edges, self.titles, self.swarms)
         self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
+        self._guests: frozenset[NodeId] = frozenset()  # edges that other regions admit
         self._regions = RegionTable()
         self.asks = Asks(self.titles, self.swarms, self.edges, self.groups, self.content, rng)
         self.sealed = Sealed(self)
@@ -150,6 +149,9 @@ class Tracker:
 
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello; if we knew it, it has started anew."""
+        if hello.kind is Kind.TRACKER:
+            self._actions.append(Hangup(node, Reason.NOT_ALLOWED, "this tracker serves no other trackers"))
+            return
         if node in self.nodes:
             self.sealed.end(self.nodes[node])
         self.swarms.forget(node)
@@ -157,7 +159,7 @@ class Tracker:
         known = nodes.of_hello(node, at, hello, now)
         known.regions = self._regions
         known.region = self._regions.region_of(at.host) or hello.region
-        if known.kind is Kind.EDGE and self._may_register(known):
+        if known.kind is Kind.EDGE and self._may_serve(known):
             twins = self.edges.joined(node, known.region, at, now)
             if twins:
                 self._refusals += 1
@@ -214,9 +216,9 @@ class Tracker:
             case WantSeal():
                 self._send(node.id, self.sealed.make(node, message.request, now))
             case Browse():
-                self._browse(message, node)
+                self._send(node.id, self.titles.browse(message))
             case Describe():
-                self._describe(message, node)
+                self._send(node.id, self.titles.describe(message))
             case Register():
                 self._register(message, node)
             case WebSeed():
@@ -247,7 +249,7 @@ class Tracker:
 
     def announce(self, message: Announce, node: Node, now: float) -> None:
         """Takes in what a node holds. Raises Refused."""
-        if node.kind is Kind.EDGE and not self._may_register(node):
+        if node.kind is Kind.EDGE and not self._may_serve(node):
             return  # anybody can say that it is an edge: nobody is sent to one we do not know
         self.asks.announce(message, node, now)
 
@@ -283,28 +285,18 @@ class Tracker:
         )
 
     def sources(self, answer: Answer) -> tuple[Source, ...]:
-        """The chosen that are still connected."""
-        return tuple(
+        """The chosen that are still connected, and edges of other regions."""
+        here = tuple(
             Source(n.id, str(n.at), n.kind, n.region, choice.spare, choice.why)
             for choice in answer.choices
             if (n := self.nodes.get(choice.node)) is not None
         )
+        return here + answer.abroad
 
     def ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
         """Opens a swarm to a viewer from now on."""
         expires_at = int(now) + tickets.TICKET_SECONDS
         return tickets.issue(self._key, tickets.Ticket(node, infohash, expires_at, tickets.UNLIMITED))
-
-    def _browse(self, message: Browse, node: Node) -> None:
-        newest = list(self.entries.values())[::-1]
-        page = tuple(newest[message.skip : message.skip + PAGE_ENTRIES])
-        self._send(node.id, Catalogue(message.request, len(newest), page))
-
-    def _describe(self, message: Describe, node: Node) -> None:
-        entry = self.entries.get(message.title_id)
-        if entry is None:
-            raise Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
-        self._send(node.id, Catalogue(message.request, 1, (entry,)))
 
     # -- titles -------------------------------------------------------------------------------
 
@@ -315,6 +307,16 @@ class Tracker:
 
     def _may_register(self, node: Node) -> bool:
         return self._settings.open_to_edges or node.id in self._settings.edges
+
+    def _may_serve(self, node: Node) -> bool:
+        return self._may_register(node) or node.id in self._guests
+
+    def admit(self, guests: frozenset[NodeId], now: float) -> None:
+        """Edges of other regions may serve here, too, when their own tracker is gone."""
+        for node in [self.nodes[edge] for edge in guests - self._guests if edge in self.nodes]:
+            if node.kind is Kind.EDGE and not self._may_serve(node):
+                self.edges.joined(node.id, node.region, node.at, now)
+        self._guests = guests
 
     def stored(self, order: StoreTitle) -> None:
         """The database has the title."""
@@ -357,9 +359,8 @@ class Tracker:
         return self.titles.title_of(infohash)
 
     def edges_with(self, infohash: InfoHash) -> frozenset[NodeId]:
-        """The edges that hold all of a rendition."""
-        swarm = self.swarms.swarms.get(infohash)
-        return self.swarms.edges_with(swarm) if swarm else frozenset()
+        """The edges here that hold all of a rendition and may be asked."""
+        return self.content.whole_on(infohash)
 
     def web_seeds(self, infohash: InfoHash) -> list[HostPort]:
         """The HTTP doors of edges that hold a rendition."""
