@@ -12,8 +12,8 @@ FILM_BYTES = 30_000_000  # 60 s at 4 Mbit/s
 FILM_SECONDS = 60.0
 GAP_SECONDS = 3.0
 COLUMNS = (
-    "", "start-up mean, s", "max", "of runs", "stalls", "stalled", "offload", "twice", "worst 1 s", "worst 10 s",
-    "processors",
+    "", "start-up mean, s", "max", "of runs", "stalls", "stalled", "offload", "twice",
+    "worst 1 s", "worst 10 s", "processors",
 )  # fmt: skip
 
 

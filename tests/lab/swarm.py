@@ -1,4 +1,4 @@
-"""A film and its audience: an edge with a narrow line, and peers with a client each behind lines of their own.
+"""A film and its audience: an edge with a narrow line, and peers with a client each behind their own lines.
 
 The tracker stands apart, so that the edge's line carries only what the edge sends. Every peer is a `penstock
 peer` as users start it, every client a process that goes through its door. Bytes are counted at the lines.
@@ -13,14 +13,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from shared.core.manifest import Manifest
+from shared.core.windows import bytes_at
 from tests.lab.daemons import ROOT, Daemons, environment, first_line, make_film
 from tests.lab.lab import Lab, open_lab
 from tests.lab.line import LabError, Line, mbit
-from tests.lab.samples import between, in_ip_bytes, total_bytes, worst_window
+from tests.lab.samples import Sample, between, in_ip_bytes, total_bytes, worst_window
 
 DELAY_SECONDS = 0.0075  # of a line, each way: 30 ms for a round trip between two of them
 SAMPLE_SECONDS = 0.02
@@ -63,6 +65,7 @@ class Outcome:
     worst_10s: float
     processors: float  # share of them that was in use
     uploads: list[float]  # what each peer sent, as a multiple of the film
+    rates: dict[str, list[float]]  # Mbit/s that each line carried up, the edge's first, second by second
 
     def noticed(self, name: str) -> list[float]:
         """One figure of every client."""
@@ -99,12 +102,11 @@ def _start(plan: Plan, daemons: Daemons) -> Manifest:
 
 
 def _client(lab: Lab, host: str, film: Manifest, what: str) -> subprocess.Popen[str]:
-    process = lab.popen(
+    return lab.popen(
         host,
         [sys.executable, "-m", "tests.lab.viewer", DOOR, film.title_id.hex(), what],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(),
     )  # fmt: skip
-    return process
 
 
 def _measure(plan: Plan, lab: Lab, film: Manifest, clients: Sequence[subprocess.Popen[str]]) -> Outcome:
@@ -137,7 +139,14 @@ def _measure(plan: Plan, lab: Lab, film: Manifest, clients: Sequence[subprocess.
         worst_10s=max(worst_window(samples, 10.0) for samples in ups.values()) / rate,
         processors=(busy_after - busy_before) / (ended_at - began_at),
         uploads=[total_bytes(samples) / film.length for samples in ups.values()],
+        rates={name: _by_second(recording.line(name).up, began_at) for name in ("edge", *plan.names)},
     )
+
+
+def _by_second(samples: Sequence[Sample], began_at: float) -> list[float]:
+    times, totals = [sample.at for sample in samples], [sample.bytes for sample in samples]
+    marks = [bytes_at(times, totals, began_at + second) for second in range(int(times[-1] - began_at) + 1)]
+    return [8e-6 * (after - before) for before, after in pairwise(marks)]
 
 
 def _answer(client: subprocess.Popen[str], give_up_at: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Somebody before a peer's door: `python -m tests.lab.viewer DOOR TITLE play|download`.
 
-Says `ready` once everything is imported, begins when its input has a line, plays the title as a player without
-a picture does or downloads it, and says what it noticed as a line of JSON; the door's own counts are in it.
+Says `ready` once everything is imported, begins when its input has a line, plays the title as a player
+without a picture does or downloads it, and says what it noticed as a line of JSON, with the door's own counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import httpx2
 import trio
 
 from peer.door_client import door_client
-from peer.headless import Screening, read_text
+from peer.headless import Experience, Screening, read_text
 from shared.core.errors import LocalError
 from shared.core.ids import TitleId, parse_title_id
 
@@ -24,13 +24,19 @@ PATIENCE_SECONDS = 120.0
 
 async def play(door: str, title: TitleId) -> dict[str, Any]:
     """What a viewer notices; a title that cannot be played to its end is an answer, too."""
-    screening = Screening(door, title)
+    stalled_at: list[float] = []
+
+    def changed(experience: Experience) -> None:
+        if experience.stalls > len(stalled_at):
+            stalled_at.append(trio.current_time() - experience.began_at)
+
+    screening = Screening(door, title, changed)
     failure = ""
     try:
         await screening.watch()
     except LocalError as error:
         failure = str(error)
-    return {**asdict(screening.experience), "failure": failure}
+    return {**asdict(screening.experience), "stalled_at": stalled_at, "failure": failure}
 
 
 async def download(door: str, title: TitleId) -> dict[str, Any]:
