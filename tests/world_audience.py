@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from peer.core.wishes import DOWNLOAD_PATIENCE_SECONDS
 from shared.core.manifest import Manifest
 from tests.world_parts import SEGMENT_MS, Viewer, VirtualClock
 
@@ -60,6 +61,21 @@ class Audience:
         elif not fetch.known.downloading:
             fetch.download(True, self._clock.now)
             self._pump(viewer.host)
+        while viewer.read_offset < self._manifest.length and self._saved(viewer, fetch):
+            viewer.read_offset += self._manifest.piece_length
+
+    def _saved(self, viewer: Viewer, fetch: Any) -> bool:
+        """Whether the next piece of the file is here; else its reader waits for it."""
+        piece = viewer.read_offset // self._manifest.piece_length
+        fetch.known.playhead.pass_by(viewer.read_offset)
+        if viewer.waits_for is not None and fetch.known.here(piece):
+            fetch.stop_waiting(viewer.waits_for)
+            viewer.waits_for = None
+        elif viewer.waits_for is None and not fetch.known.here(piece):
+            viewer.waits_for = piece
+            fetch.wait(piece, self._clock.now, DOWNLOAD_PATIENCE_SECONDS)
+            self._pump(viewer.host)
+        return bool(fetch.known.here(piece))
 
     def _read(self, viewer: Viewer, fetch: Any) -> None:
         playhead = fetch.known.playhead

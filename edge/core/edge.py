@@ -77,7 +77,7 @@ class Edge:
 
     def __init__(self, tracker: Address, admission: Admission, rng: Dice) -> None:
         self.link = TrackerLink(tracker, rng)
-        self.seeding = Seeding(tracker.node, SLOTS, sharing=True)
+        self.seeding = Seeding(tracker.node, SLOTS, sharing=True, finds_slots=True)
         self._admission = admission
         self._rng = rng
         self._at: dict[NodeId, HostPort] = {}

@@ -13,7 +13,7 @@ from peer.core.company import Company
 from peer.core.rescue import RESCUE_MARGIN_SECONDS, SNUBBED_AFTER_SECONDS
 from peer.core.source import Source
 from peer.core.sources import Sources
-from peer.core.wishes import Wishes
+from peer.core.wishes import PATIENCE_SECONDS, Wishes
 from shared.core.actions import Action, AskManifest
 from shared.core.bitfield import Bitfield
 from shared.core.dice import Dice
@@ -182,9 +182,9 @@ class Fetch:
         self._wake(now)
         return self.known.here(offset // self.known.manifest.piece_length)
 
-    def wait(self, piece: int, now: float) -> None:
+    def wait(self, piece: int, now: float, patience: float = PATIENCE_SECONDS) -> None:
         """A reader waits for a piece: until `stop_waiting` it comes before everything else."""
-        self.known.wait(piece, now)
+        self.known.wait(piece, now, patience)
         self._wake(now)
 
     def stop_waiting(self, piece: int) -> None:
@@ -212,13 +212,21 @@ class Fetch:
         sources = self.sources.all
         for piece, slack in wishes.urgent(now):
             if piece not in self._chunks.busy:
-                size = self._chunks.missing_bytes(wishes.manifest, piece)
-                window = picker.edge_window(sources, piece, len(wishes.held), wishes.luck(piece))
-                self._ask(picker.choose(sources, piece, size, slack, window, now), piece, slack, now)
+                self._ask(self._choose(sources, wishes, piece, slack, now), piece, slack, now)
         if wishes.downloading:
-            for piece in wishes.download_order(self._chunks.busy):
+            offered = [s.held for s in sources if s.joined and not s.is_edge and s.held is not None]
+            for piece in picker.rarest_first(wishes.download_order(self._chunks.busy, offered), sources):
                 size = self._chunks.missing_bytes(wishes.manifest, piece)
                 self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
+
+    def _choose(
+        self, sources: list[Source], wishes: Wishes, piece: int, slack: float, now: float
+    ) -> Source | None:
+        size = self._chunks.missing_bytes(wishes.manifest, piece)
+        if wishes.is_start(piece):
+            return picker.choose_for_start(sources, piece, size, now)
+        window = picker.edge_window(sources, piece, len(wishes.held), wishes.luck(piece))
+        return picker.choose(sources, piece, size, slack, window, now)
 
     def _rest(self, now: float) -> None:
         """Nothing is wanted: sources are kept for a while, for whoever comes back."""

@@ -29,6 +29,8 @@ SHARED_WINDOW_SECONDS = 4.0
 SPREAD_SECONDS = 20.0  # against about 1 s from the first to have a piece to the others' knowing it
 AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
+START_DOUBT = 4.0  # a peer's queue of others' requests is not known to us
+COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
 
 
@@ -56,12 +58,26 @@ def choose(
     return _quickest(comfortable or able, size)
 
 
+def choose_for_start(sources: Iterable[Source], piece: int, size: int, now: float) -> Source | None:
+    """The same for what the first picture waits for: the edge, unless it is seen to be slow."""
+    able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
+    return min(able, key=lambda s: s.queue_seconds(size) * (1.0 if s.is_edge else START_DOUBT), default=None)
+
+
 def choose_for_download(sources: list[Source], piece: int, size: int, now: float) -> Source | None:
-    """The same for a file nobody plays: an edge only if no peer we know has the piece."""
-    holders = [s for s in sources if s.joined and s.has(piece)]
-    peers = [s for s in holders if not s.is_edge]
-    able = [s for s in (peers or holders) if s.has_room(size, now)]
+    """The same for a file nobody plays: peers first, an edge only for a piece that few of them have."""
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    holders = [s for s in peers if s.has(piece)]
+    able = [s for s in holders if s.has_room(size, now)]
+    if not able and len(holders) <= COMMON_SHARE * len(peers):
+        able = [s for s in sources if s.is_edge and s.has(piece) and s.has_room(size, now)]
     return _quickest(able, size)
+
+
+def rarest_first(pieces: list[int], sources: list[Source]) -> list[int]:
+    """Pieces that few peers hold first, equals in the order they came in."""
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    return sorted(pieces, key=lambda piece: sum(s.has(piece) for s in peers))
 
 
 def _quickest(sources: list[Source], size: int) -> Source | None:
