@@ -302,7 +302,7 @@ class Peer:
         self.link.handle_timer(now)
         if now >= self._spare_at:
             self._spare_at = now + SPARE_EVERY_SECONDS
-            self.seeding.set_spare(self.cap.spare_class(), now)
+            self.seeding.set_spare(self.cap.spare_class(self.seeding.guests_served), now)
         self.seeding.handle_timer(now)
         for fetch in self._awake():
             fetch.handle_timer(now)

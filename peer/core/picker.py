@@ -31,6 +31,7 @@ AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
 START_DOUBT = 4.0  # a peer's queue of others' requests is not known to us
 COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
+BEHIND_PIECES = 16  # less than what a viewer gathers before the edge stops helping
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
 
 
@@ -41,7 +42,9 @@ def edge_window(sources: Iterable[Source], piece: int, held: int, luck: float) -
         return EDGE_WINDOW_SECONDS
     if any(s.has(piece) for s in peers):
         return SHARED_WINDOW_SECONDS
-    if any(s.held is not None and len(s.held) > held + AHEAD_PIECES for s in peers):
+    if any(s.leads(held + AHEAD_PIECES) for s in peers):
+        return EDGE_WINDOW_SECONDS
+    if all(s.held is None or len(s.held) <= held - BEHIND_PIECES for s in peers):
         return EDGE_WINDOW_SECONDS
     return SHARED_WINDOW_SECONDS + luck * SPREAD_SECONDS
 
@@ -54,6 +57,8 @@ def choose(
     peers = [s for s in able if not s.is_edge]
     if slack > window:
         return _quickest(peers, size)
+    if slack > EDGE_WINDOW_SECONDS:
+        able = [s for s in able if not (s.is_edge and s.outstanding_bytes)]  # early: one by one
     comfortable = [s for s in peers if s.queue_seconds(size) < COMFORT * slack]
     return _quickest(comfortable or able, size)
 

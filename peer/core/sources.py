@@ -45,7 +45,7 @@ class Sources:
         for source in self.all:
             if source.connected:  # joined or not: the ticket may be what was missing
                 self._join(source.node)
-        places = message.connections - sum(not s.is_edge for s in self.all)
+        places = message.connections - sum(s.is_named and not s.is_edge for s in self.all)
         for named in message.sources:
             new = self._new(named)
             if new is not None and (new.is_edge or places > 0):
@@ -66,7 +66,7 @@ class Sources:
         ):
             return
         if node not in self._company.banned and node not in self.by_node:
-            self._add(Source(node, near.at, near.kind, MET_SPARE))
+            self._add(Source(node, near.at, near.kind, MET_SPARE, is_named=False))
 
     def _add(self, new: Source) -> None:
         before = self.former.pop(new.node, None)

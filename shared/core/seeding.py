@@ -368,6 +368,11 @@ class Seeding:
         """The next order for the shell, or None."""
         return self._actions.popleft() if self._actions else None
 
+    @property
+    def guests_served(self) -> int:
+        """How many guests have requests here at present."""
+        return len({waiting.node for waiting in self._requests.values()})
+
     def statistics(self) -> SeedingStatistics:
         """A snapshot for screens and metrics."""
         serving = sum(1 for waiting in self._requests.values() if waiting.serving)
