@@ -20,7 +20,8 @@ The draw is p2p-media-loader's random HTTP download, tied to the piece so that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from peer.core.source import Source
 
@@ -29,7 +30,9 @@ SHARED_WINDOW_SECONDS = 4.0
 SPREAD_SECONDS = 20.0  # against about 1 s from the first to have a piece to the others' knowing it
 AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
-START_DOUBT = 4.0  # a peer's queue of others' requests is not known to us
+START_SPREAD_SECONDS = 1.0  # see `slack_at_edge`
+CROWD_PIECES, CROWD_SECONDS = 24, 12.0  # that viewers who start together share out; the same at 4 Mbit/s
+QUICK_EDGE_RATE = 750_000.0  # bytes/s; an edge that gives us less is crowded
 COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
 BEHIND_PIECES = 16  # less than what a viewer gathers before the edge stops helping
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
@@ -63,10 +66,37 @@ def choose(
     return _quickest(comfortable or able, size)
 
 
+def spread(
+    urgent: Iterable[tuple[int, float]], sources: list[Source], luck: Callable[[int], float]
+) -> Iterator[tuple[int, float]]:
+    """Wanted pieces, each with its slack. Where the edge is crowded and others are there, the nearest that
+    nobody has come in this viewer's own order: else all would get the same ones at the same time, and have
+    nothing to give each other."""
+    crowded = any(s.is_edge and s.joined and s.rate < QUICK_EDGE_RATE for s in sources)
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    if not crowded or not peers:
+        yield from urgent
+        return
+    rest = iter(urgent)
+    near = list(islice(rest, CROWD_PIECES))
+    offered = [one for one in near if any(s.has(one[0]) for s in peers)]
+    yield from offered
+    yield from sorted((one for one in near if one not in offered), key=lambda one: luck(one[0]))
+    yield from rest
+
+
+def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:
+    """The slack that an edge is told. It serves the nearest deadline first, so what the first picture waits
+    for, all of it, and what a crowd shares out, get one that is drawn: `spread` would be undone there."""
+    is_shared_out = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
+    return START_SPREAD_SECONDS * luck if is_start or is_shared_out else slack
+
+
 def choose_for_start(sources: Iterable[Source], piece: int, size: int, now: float) -> Source | None:
-    """The same for what the first picture waits for: the edge, unless it is seen to be slow."""
+    """The same for what the first picture waits for: the edge, unless it is seen to be crowded."""
     able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
-    return min(able, key=lambda s: s.queue_seconds(size) * (1.0 if s.is_edge else START_DOUBT), default=None)
+    quick = [s for s in able if s.is_edge and s.rate >= QUICK_EDGE_RATE]
+    return _quickest(quick or [s for s in able if not s.is_edge] or able, size)
 
 
 def choose_for_download(sources: list[Source], piece: int, size: int, now: float) -> Source | None:

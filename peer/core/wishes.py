@@ -94,6 +94,12 @@ class Wishes:
         """Whether the first picture waits for it."""
         return self.playhead.is_start(piece * self.manifest.piece_length)
 
+    def need(self, piece: int, now: float) -> float:
+        """Seconds until a player or a waiting reader must have the piece; infinite if none does."""
+        wait = self._waiting.get(piece)
+        patience = wait.since + wait.patience - now if wait is not None else FOREVER
+        return min(self.slack(piece, now), patience)
+
     def luck(self, piece: int) -> float:
         """This viewer's draw for a piece, 0 to 1, the same at every look."""
         if piece not in self._luck:
