@@ -177,11 +177,12 @@ def test_a_crowd_shares_out_and_loses_nothing(pieces: list[int], dice: Random, i
 
 
 def test_an_edge_is_told_a_drawn_slack_where_the_order_of_viewers_must_differ() -> None:
-    told = picker.slack_at_edge(edge(), 5.0, 0.25, is_start=True)
-    assert told == 0.25 * picker.START_SPREAD_SECONDS
+    spread = picker.START_SPREAD_SECONDS
+    assert picker.slack_at_edge(edge(), 3.0, 0.25, is_start=True) == 1.25 * spread
+    assert picker.slack_at_edge(edge(), 0.5, 0.25, is_start=True) == 0.5  # what is shown first comes first
     assert picker.slack_at_edge(edge(), 5.0, 0.25, is_start=False) == 5.0
     crowded = edge(rate=picker.QUICK_EDGE_RATE / 2)
-    assert picker.slack_at_edge(crowded, 5.0, 0.25, is_start=False) == told
+    assert picker.slack_at_edge(crowded, 5.0, 0.25, is_start=False) == 0.25 * spread
     assert picker.slack_at_edge(crowded, 30.0, 0.25, is_start=False) == 30.0
 
 

@@ -211,14 +211,23 @@ class Fetch:
         self._leave_at = FOREVER
         self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
+        if not picker.anybody_free(sources, now):
+            return
         for piece, slack in picker.spread(wishes.urgent(now), sources, wishes.luck):
             if piece not in self._chunks.busy:
                 self._ask(self._choose(sources, wishes, piece, slack, now), piece, slack, now)
+                if not picker.anybody_free(sources, now):
+                    return
         if wishes.downloading:
-            offered = [s.held for s in sources if s.joined and not s.is_edge and s.held is not None]
-            for piece in picker.rarest_first(wishes.download_order(self._chunks.busy, offered), sources):
-                size = self._chunks.missing_bytes(wishes.manifest, piece)
-                self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
+            self._download(sources, wishes, now)
+
+    def _download(self, sources: list[Source], wishes: Wishes, now: float) -> None:
+        offered = picker.offered(sources, now)
+        for piece in picker.rarest_first(wishes.download_order(self._chunks.busy, offered), sources):
+            size = self._chunks.missing_bytes(wishes.manifest, piece)
+            self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
+            if not picker.anybody_free(sources, now):
+                return
 
     def _choose(
         self, sources: list[Source], wishes: Wishes, piece: int, slack: float, now: float

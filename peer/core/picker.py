@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from peer.core.source import Source
+from shared.core.bitfield import Bitfield
+from shared.core.shape import PIECE_BYTES
 
 EDGE_WINDOW_SECONDS = 8.0
 SHARED_WINDOW_SECONDS = 4.0
@@ -86,10 +88,12 @@ def spread(
 
 
 def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:
-    """The slack that an edge is told. It serves the nearest deadline first, so what the first picture waits
-    for, all of it, and what a crowd shares out, get one that is drawn: `spread` would be undone there."""
-    is_shared_out = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
-    return START_SPREAD_SECONDS * luck if is_start or is_shared_out else slack
+    """The slack that an edge is told. It serves the nearest deadline first, and would undo `spread`: so what a
+    crowd shares out, and all that the first picture waits for but its first second, get one that is drawn."""
+    is_crowded = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
+    if is_crowded or (is_start and slack > START_SPREAD_SECONDS):
+        return START_SPREAD_SECONDS * ((not is_crowded) + luck)
+    return slack
 
 
 def choose_for_start(sources: Iterable[Source], piece: int, size: int, now: float) -> Source | None:
@@ -107,6 +111,17 @@ def choose_for_download(sources: list[Source], piece: int, size: int, now: float
     if not able and len(holders) <= COMMON_SHARE * len(peers):
         able = [s for s in sources if s.is_edge and s.has(piece) and s.has_room(size, now)]
     return _quickest(able, size)
+
+
+def anybody_free(sources: list[Source], now: float) -> bool:
+    """Whether anybody can be asked for anything: looked at first, since mostly nobody can."""
+    return any(s.has_room(PIECE_BYTES, now) for s in sources)
+
+
+def offered(sources: list[Source], now: float) -> list[Bitfield]:
+    """What each peer holds that can be asked."""
+    able = (s for s in sources if not s.is_edge and s.has_room(PIECE_BYTES, now))
+    return [s.held for s in able if s.held is not None]
 
 
 def rarest_first(pieces: list[int], sources: list[Source]) -> list[int]:

@@ -48,4 +48,5 @@ def reliever(sources: Iterable[Source], chunk: Chunk, source: Source, now: float
     if not source.is_edge or chunk.arrived or now - chunk.asked_at < RELIEVED_AFTER_SECONDS:
         return None
     able = [s for s in sources if not s.is_edge and s.has(chunk.piece) and s.has_room(chunk.size, now)]
-    return min(able, key=lambda s: s.queue_seconds(chunk.size), default=None)
+    quicker = [s for s in able if s.queue_seconds(chunk.size) < source.queue_seconds()]
+    return min(quicker, key=lambda s: s.queue_seconds(chunk.size), default=None)

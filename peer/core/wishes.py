@@ -15,7 +15,7 @@ from shared.core.manifest import Manifest
 PATIENCE_SECONDS = 3.0  # players give up on an answer after about ten
 DOWNLOAD_PATIENCE_SECONDS = 20.0  # who saves a file, after a minute
 UNSTORED_AHEAD_PIECES = 48  # of the 64 that are kept in memory; the rest were just shown
-DOWNLOAD_LOOK_AHEAD = 64  # pieces of each order considered at once
+DOWNLOAD_LOOK_AHEAD = 32  # pieces of each order considered at once
 FOREVER = float("inf")
 
 
