@@ -193,3 +193,29 @@ def test_the_first_picture_comes_from_the_edge_unless_that_is_crowded() -> None:
     assert picker.choose_for_start([whole, quick_peer], 3, size, NOW) is whole
     assert picker.choose_for_start([crowded, quick_peer], 3, size, NOW) is quick_peer
     assert picker.choose_for_start([crowded], 3, size, NOW) is crowded
+
+
+# -- rescue in a busy swarm -------------------------------------------------------------------
+
+
+def test_news_that_never_ceases_does_not_put_the_rescue_off() -> None:
+    fetch = fetching(PEER)
+    fetch.wait(0, NOW)
+    (first,) = asks(fetch)
+    now = NOW
+    while now < NOW + SNUBBED_AFTER_SECONDS + 1.0:
+        now += 0.1
+        fetch.gained(PEER, (1,), now)
+        if now >= fetch.get_timer():
+            fetch.handle_timer(now)
+    assert Cancel(first.request) in orders(fetch)
+
+
+def test_a_source_is_seen_to_be_slow_while_it_works() -> None:
+    peer = source("A", rate=200_000.0)
+    peer.promised(100_000, NOW)
+    peer.leaf_arrived(20_000, NOW + 0.5)
+    assert peer.rate_seen(NOW + 0.9) == 200_000.0  # too soon to say
+    assert peer.rate_seen(NOW + 2.0) == 10_000.0
+    peer.leaf_arrived(80_000, NOW + 2.0)
+    assert peer.rate_seen(NOW + 9.0) == 200_000.0  # it has nothing to do

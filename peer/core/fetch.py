@@ -209,7 +209,8 @@ class Fetch:
             self._rest(now)
             return
         self._leave_at = FOREVER
-        self._tick_by(now + TICK_SECONDS)
+        if not now < self._tick_at <= now + TICK_SECONDS:  # else what happens all the time would put it off
+            self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
         if not picker.anybody_free(sources, now):
             return

@@ -20,7 +20,7 @@ def too_late(chunk: Chunk, ahead_bytes: int, source: Source, other: Source, slac
     if source.is_edge and silence < RESCUE_MARGIN_SECONDS:
         return False  # nobody is surer than an edge that delivers
     by_other = other.queue_seconds(chunk.size)
-    by_source = max(ahead_bytes / source.rate, silence)
+    by_source = max(ahead_bytes / source.rate_seen(now), silence)
     return slack < by_other + RESCUE_MARGIN_SECONDS and by_source > max(slack, by_other)
 
 
