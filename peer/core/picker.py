@@ -8,13 +8,19 @@
     peers, none has it       4 to 24 s, drawn for each piece by each viewer for itself: of those
                              who watch the same moment one comes first, and the others get it
                              from that one; the edge sends it once instead of to each
+    ... but one leads, or    8 s: whoever is ahead in the film needs all of it before us and will fetch
+    all are far behind       it; and whoever is ahead of all has nobody to wait for
 
     slack beyond the window  peers only
     within it, and a peer    that peer, the quickest: nobody notices
       done in half the slack
     within it, otherwise     whoever will be done first, the edge included
 
-A download has no slack to lose: peers first, the edge only where no peer holds the piece.
+Early, beyond 8 s, an edge is asked for one piece after the other. What the first picture waits for comes
+from the edge: a newcomer's peers are busy with what others want later. Where viewers start together and
+the edge is *crowded* (it gives us less than a film needs), each asks it in an order of its own (`spread`) and
+the others for what they got. A download has no slack to lose: peers first, rarest pieces first, the edge
+only for what few peers hold.
 The draw is p2p-media-loader's random HTTP download, tied to the piece so that it is made once.
 """
 
@@ -88,8 +94,8 @@ def spread(
 
 
 def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:
-    """The slack that an edge is told. It serves the nearest deadline first, and would undo `spread`: so what a
-    crowd shares out, and all that the first picture waits for but its first second, get one that is drawn."""
+    """The slack that an edge is told. It serves the nearest deadline first, which would undo `spread`: so
+    what a crowd shares out, and what the first picture waits for after its first second, get a drawn one."""
     is_crowded = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
     if is_crowded or (is_start and slack > START_SPREAD_SECONDS):
         return START_SPREAD_SECONDS * ((not is_crowded) + luck)
