@@ -87,11 +87,13 @@ class Stage:
             if isinstance(action, Send) and isinstance(action.message, Place | Evict):
                 self.said.append((self.now, action.to, action.message))
                 if isinstance(action.message, Place) and self.obedient:
-                    self.fetching[action.to, action.message.infohash] = [action.message.order, 0.0]
+                    under_way = self.fetching.setdefault((action.to, action.message.infohash), [0, 0.0])
+                    under_way[0] = action.message.order  # repeated with a fresh ticket, it goes on
 
     def placed(self) -> list[tuple[NodeId, Place]]:
-        """The orders so far."""
-        return [(to, message) for _, to, message in self.said if isinstance(message, Place)]
+        """The orders so far, each once however often it was repeated."""
+        said = ((to, message) for _, to, message in self.said if isinstance(message, Place))
+        return list({message.order: (to, message) for to, message in said}.values())
 
 
 def ask_quietly(core: Tracker, message: Any, sender: NodeId, now: float) -> None:

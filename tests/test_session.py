@@ -46,13 +46,10 @@ ORDER = {
     "Place": ("t", "e"),
     "Placed": ("e", "t"),
     "Evict": ("t", "e"),
-<<<<<<< HEAD
-=======
     "Holds": ("t", "t"),
     "Seek": ("t", "t"),
     "Found": ("t", "t"),
     "Fellows": ("t", "tepsm"),
->>>>>>> tiers
     "Seal": ("t", "epsm"),
     "WantSeal": ("epsm", "t"),
     "WebSeed": ("e", "t"),

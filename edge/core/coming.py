@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import PieceRequest
 from shared.core.errors import Reason
+from shared.core.guests import MAX_GUESTS
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Join
-from shared.core.seeding import MAX_GUESTS, QUEUE_PER_GUEST, Seeding
+from shared.core.seeding import QUEUE_PER_GUEST, Seeding
 
 WAIT_SECONDS = 3.0  # a peer snubs after four
 FOREVER = float("inf")

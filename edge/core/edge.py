@@ -103,7 +103,7 @@ class Edge:
         self._settings = settings or EdgeSettings()
         self.link = TrackerLink(tracker, rng, others=others, fellows=fellows)
         self.link.attend(True)
-        self.seeding = Seeding(tracker.node, SLOTS, sharing=True)
+        self.seeding = Seeding(tracker.node, SLOTS, sharing=True, finds_slots=True)
         self.seeding.heed(tracker.node, self.link.issuers)
         self.coming = Coming(self.seeding)
         shelf = Shelf(self._settings.quota_bytes)

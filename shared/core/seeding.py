@@ -10,55 +10,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 
 from shared.core import tickets
 from shared.core.actions import Action, Decline, Send, Serve
 from shared.core.bitfield import Bitfield
-from shared.core.bulk import PieceRequest
+from shared.core.bulk import NO_DEADLINE_MS, PieceRequest
 from shared.core.errors import ProtocolError, Reason, Refused
+from shared.core.guests import FOREVER, MAX_GUESTS, Guest, Holding
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Join, Leave, Refusal
+from shared.core.slots import Slots
 
 HAVE_BATCH_SECONDS = 0.25
 HAVE_BATCH_PIECES = 1024
 QUEUE_PER_GUEST = 16
 SERVING_PER_GUEST = 2  # one on the wire, one behind it: the most urgent piece is whole first
-MAX_GUESTS = 512  # per swarm: bounds memory against ticket holders in masses
-FOREVER = float("inf")
-
-
-@dataclass(slots=True)
-class Guest:
-    """Somebody who joined a swarm here."""
-
-    expires_at: float
-    quota_bytes: int
-    taken_bytes: int = 0
-
-
-@dataclass(slots=True)
-class Holding:
-    """One swarm we hold pieces of."""
-
-    held: Bitfield
-    guests: dict[NodeId, Guest] = field(default_factory=dict)
-    gone_guests: dict[NodeId, Guest] = field(default_factory=dict)  # leaving renews no quota
-    news: list[int] = field(default_factory=list)
-    losses: list[int] = field(default_factory=list)
-    tell_at: float = FOREVER
-    announce_at: float = 0.0
-    started: bool = False
-    completed: bool = False
-    promised: bool = False  # what is missing is on its way here: guests may ask for all of it
-
-    def part(self, node: NodeId) -> None:
-        """A guest goes; what it took is remembered for a while, the latest to go longest."""
-        guest = self.guests.pop(node, None)
-        if guest is not None:
-            self.gone_guests[node] = guest
-            if len(self.gone_guests) > MAX_GUESTS:
-                del self.gone_guests[next(iter(self.gone_guests))]
 
 
 @dataclass(slots=True)
@@ -95,11 +63,15 @@ class Seeding:
         sharing: bool,
         announce_seconds: float = 60.0,
         announces: bool = True,
+        finds_slots: bool = False,
     ):
+        """`slots`: pieces sent at once; at most, where as many are to be found as the line needs."""
         self.tracker = tracker
         self.fellows: frozenset[NodeId] = frozenset()  # trackers whose tickets count, too
         self._announces = announces  # else another process of this node does
-        self.slots = slots
+        self._slots = Slots(slots)
+        if not finds_slots:
+            self._slots.count = slots
         self.sharing = sharing
         self.announce_seconds = announce_seconds
         self.tracker_reachable = False
@@ -110,6 +82,9 @@ class Seeding:
         self._served = 0
         self._declined = 0
         self._spare = 7
+        self._numbers = count(1)
+        self._turns: dict[NodeId, int] = {}  # when each guest had its last one
+        self._is_short = False  # of slots: somebody waits for nothing else
 
     # -- what we hold ---------------------------------------------------------------------
 
@@ -155,18 +130,19 @@ class Seeding:
 
     # -- guests -----------------------------------------------------------------------------
 
-    def join(self, message: Join, sender: NodeId, now: float) -> None:
-        """A node shows its ticket; it gets our bitfield or a refusal."""
+    def join(self, message: Join, sender: NodeId, now: float) -> bool:
+        """A node shows its ticket; it gets our bitfield or a refusal. Whether it is a guest now."""
         try:
             guest, holding = self._admit(message, sender, now)
         except Refused as refusal:
             self._send(sender, Refusal(message.request, refusal.reason, refusal.detail))
-            return
+            return False
         before = holding.guests.get(sender) or holding.gone_guests.pop(sender, None)
         guest.taken_bytes = before.taken_bytes if before else 0
         holding.guests[sender] = guest
         offered = Bitfield.full(holding.held.total) if holding.promised else holding.held
         self._send(sender, Have(message.request, message.infohash, offered.to_wire()))
+        return True
 
     def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
         ticket = tickets.check(
@@ -190,6 +166,7 @@ class Seeding:
 
     def disconnected(self, node: NodeId) -> None:
         """A connection is gone, and its requests with it."""
+        self._turns.pop(node, None)
         for holding in self.holdings.values():
             holding.part(node)
         for number in [n for n, waiting in self._requests.items() if waiting.node == node]:
@@ -215,8 +192,10 @@ class Seeding:
             self.decline(number, reason)
             return
         self.holdings[request.infohash].guests[node].taken_bytes += size
-        self._requests[number] = Waiting(node, request, now + request.slack_ms / 1000, size)
+        slack = FOREVER if request.slack_ms == NO_DEADLINE_MS else request.slack_ms / 1000
+        self._requests[number] = Waiting(node, request, now + slack, size)
         self._serve_next()
+        self._slots.look(is_short=self._is_short, now=now)
 
     def _judge(self, request: PieceRequest, node: NodeId, size: int, now: float) -> Reason:
         holding = self.holdings.get(request.infohash)
@@ -240,21 +219,33 @@ class Seeding:
 
     def _serve_next(self) -> None:
         serving = [waiting.node for waiting in self._requests.values() if waiting.serving]
-        idle = sorted((w.deadline, n) for n, w in self._requests.items() if not w.serving)
-        for _, number in idle:
+        self._is_short = False
+        for number in self._in_order():
             waiting = self._requests[number]
-            if len(serving) >= self.slots:
+            self._is_short = len(serving) >= self._slots.count
+            if self._is_short:
                 return
             if serving.count(waiting.node) < SERVING_PER_GUEST:
                 waiting.serving = True
                 serving.append(waiting.node)
+                self._turns[waiting.node] = next(self._numbers)
                 self._actions.append(Serve(number))
+
+    def _in_order(self) -> list[int]:
+        """Requests that wait: earliest deadline first; of those without, whose guest had the last turn
+        longest ago, or whoever asks most would get most."""
+        idle = [
+            (w.deadline, self._turns.get(w.node, 0), n) for n, w in self._requests.items() if not w.serving
+        ]
+        return [number for _, _, number in sorted(idle)]
 
     def served(self, number: int) -> None:
         """A request ended: answered, declined by the shell, or given up by the asker."""
         waiting = self._requests.pop(number, None)
         if waiting is not None:
             self._served += waiting.serving
+            if waiting.serving:
+                self._slots.ended(waiting.size)
             self._serve_next()
 
     def gave(self, infohash: InfoHash, size: int) -> None:
@@ -361,6 +352,11 @@ class Seeding:
     def next_action(self) -> Action | None:
         """The next order for the shell, or None."""
         return self._actions.popleft() if self._actions else None
+
+    @property
+    def guests_served(self) -> int:
+        """How many guests have requests here at present."""
+        return len({waiting.node for waiting in self._requests.values()})
 
     def statistics(self) -> SeedingStatistics:
         """A snapshot for screens and metrics."""
