@@ -44,7 +44,7 @@ AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 FIRST_EDGE_SECONDS = 4.0  # queue time that a first edge is allowed even without slack
 LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
-START_SPREAD_SECONDS = 1.0  # see `slack_at_edge`
+START_SPREAD_SECONDS = 1.5  # see `slack_at_edge`
 CROWD_PIECES, CROWD_SECONDS = 24, 12.0  # that viewers who start together share out; the same at 4 Mbit/s
 QUICK_EDGE_RATE = 750_000.0  # bytes/s; an edge that gives us less is crowded
 COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
@@ -101,10 +101,12 @@ def spread(
 
 def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:
     """The slack that an edge is told. It serves the nearest deadline first, which would undo `spread`: so
-    what a crowd shares out, and what the first picture waits for after its first second, get a drawn one."""
+    what a crowd shares out, and what the first picture waits for after its first moments, get a drawn one."""
     is_crowded = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
-    if is_crowded or (is_start and slack > START_SPREAD_SECONDS):
-        return START_SPREAD_SECONDS * ((not is_crowded) + luck)
+    if is_crowded:
+        return START_SPREAD_SECONDS * luck
+    if is_start and slack > START_SPREAD_SECONDS:
+        return START_SPREAD_SECONDS + (slack - START_SPREAD_SECONDS) * luck
     return slack
 
 
