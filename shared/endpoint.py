@@ -74,7 +74,7 @@ class Endpoint:
         self._timers: Timers[Connection] = Timers()
         self._passes: Passes[Connection] = Passes()
         self._alarm = alarm(sock.raw)
-        self._lull = Lull()
+        self.lull = Lull()
         self._is_closed = False
         self._outlet = Outlet(sock, self.gate)
         self._received = [0, 0]
@@ -193,7 +193,7 @@ class Endpoint:
             await trio.lowlevel.checkpoint()  # other tasks have their turn
             return
         turn_at = inf if is_full else self.gate.ready_at(now)
-        until, lull_until = min(self._timers.next_at(), turn_at), self._lull.until(turn_at, now)
+        until, lull_until = min(self._timers.next_at(), turn_at), self.lull.until(turn_at, now)
         reads = lull_until <= now
         await self._alarm.wait(until if reads else min(until, lull_until), reads=reads, writes=is_full)
 
@@ -231,7 +231,7 @@ class Endpoint:
             if (taken := taken + len(data)) >= BYTES_PER_WAKE:
                 break
         if taken:
-            self._lull.took(taken, now)
+            self.lull.took(taken, now)
 
     def _take_all(
         self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
