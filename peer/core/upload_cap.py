@@ -23,7 +23,7 @@ from peer.core.line import LineSample
 from peer.core.queue_sight import QueueSight
 from peer.core.uplink import Grounds, UplinkBelief
 from shared.core import spare
-from shared.core.gate import TURN_BYTES, burst_for
+from shared.core.gate import burst_for
 from shared.core.shape import PIECE_BYTES
 
 CAP_SHARE = 0.60  # the promise: never reached
@@ -134,7 +134,8 @@ class UploadCap:
         return min(MOST_SAVING_SECONDS, self._saved_bytes / self.gate_rate())
 
     def is_idle(self, train_bytes: int) -> bool:
-        """So long a train can be saved up for, and neither we nor the household send much: a train would tell the line, not what is left of it."""
+        """So long a train can be saved up for, and neither we nor the household send much: it would tell the
+        line, not what is left of it."""
         is_quiet = self._household_rate() == 0.0 and self._up_rate < IDLE_SHARE * self.gate_rate()
         return is_quiet and MOST_SAVING_SECONDS * self.gate_rate() >= SAVED_SHARE * train_bytes
 
