@@ -158,7 +158,7 @@ class Server:
         if isinstance(request, UploadRequest):
             await self._ingest.receive(node, stream, request)
         elif isinstance(request, ProbeRequest):
-            await self._probes.answer(node, stream, request)
+            await self._probes.answer(node, stream, request, self.node.endpoint.lull)
         else:
             await self._serving.answer(node, stream, request)
 

@@ -159,7 +159,8 @@ class WorkerServer:
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
         if isinstance(request, ProbeRequest):
-            await self._probes.answer(node, stream, request)
+            assert self._node is not None  # the stream came over it
+            await self._probes.answer(node, stream, request, self._node.endpoint.lull)
         elif not isinstance(request, UploadRequest):
             await self._serving.answer(node, stream, request)
         elif self._lead is None:

@@ -74,7 +74,7 @@ class Endpoint:
         self._touched: dict[Connection, None] = {}
         self._timers: Timers[Connection] = Timers()
         self._passes: Passes[Connection] = Passes()
-        self._alarm, self._lull, self._is_closed = alarm(sock.raw), Lull(), False
+        self._alarm, self.lull, self._is_closed = alarm(sock.raw), Lull(), False
         self._outlet = Outlet(sock, self.gate)
         self.asides = Asides(sock.raw, self.gate, self._outlet, is_alone=berth.berths == 1)
         self._received, self._unwanted, self._astray = [0, 0], 0, 0
@@ -192,7 +192,7 @@ class Endpoint:
             await trio.lowlevel.checkpoint()  # other tasks have their turn
             return
         turn_at = inf if is_full else self.gate.ready_at(now)
-        until, lull_until = min(self._timers.next_at(), turn_at), self._lull.until(turn_at, now)
+        until, lull_until = min(self._timers.next_at(), turn_at), self.lull.until(turn_at, now)
         reads = lull_until <= now
         await self._alarm.wait(until if reads else min(until, lull_until), reads=reads, writes=is_full)
 
@@ -230,7 +230,7 @@ class Endpoint:
             if (taken := taken + len(data)) >= BYTES_PER_WAKE:
                 break
         if taken:
-            self._lull.took(taken, now)
+            self.lull.took(taken, now)
 
     def _take_all(
         self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
