@@ -53,6 +53,8 @@ def measure(report: Report, is_quick: bool) -> None:
     report.goal("hit_vs_rendezvous", ">=", 0.93)
     report.goal("asks_refused", "<=", 0.01)
     report.goal("asks_refused_at_once", "<=", 0.01)
+    if is_quick:
+        report.skip(["asks_refused_at_once"], "needs 3,000 peers: of 400, also one by one some are filled")
     report.goal("placement_hit_vs_pull", ">=", 1.0)
     report.goal("placement_fills_vs_pull", "<=", 0.01)
 

@@ -26,7 +26,8 @@ from tracker.core.swarm import KIND_ORDER, Swarm, Swarms
 FEWEST_CONNECTIONS, MOST_CONNECTIONS = 3, 8
 BITRATE_HEADROOM = 1.5  # connections must carry the film and catch up after a hiccup
 FULL_PART = 0.75  # of its class left: one weaker than a connection is worth naming until it is promised
-MOST_BEYOND = 8  # viewers who are sent at once to somebody who is full, where there are too few others
+LEAST_BEYOND, MOST_BEYOND = 2, 8  # viewers sent at once to somebody who is full, where others are too few;
+BEYOND_PART = 1 / 16  # between these, that part of all who ask: only a large crowd need save waves by it
 WHYS = (Why.NEAR_PC, Why.NEAR_STB, Why.FAR_PC, Why.FAR_STB)  # best first
 RATES = np.array([spare.rate_of(level) for level in range(spare.HIGHEST + 1)])
 ID = np.dtype((np.void, NODE_ID_BYTES))
@@ -162,7 +163,8 @@ def settled(found: Candidates, ranked: Ranked) -> Vector:
     earlier = np.empty(len(rows))
     earlier[order] = sums - each[order] - (sums[firsts] - each[order][firsts]).repeat(lengths)
     left = found.left_rate.take(at)
-    is_filled = np.where(left >= least, left - earlier < least, earlier >= MOST_BEYOND * each)
+    beyond = max(LEAST_BEYOND, min(MOST_BEYOND, int(BEYOND_PART * len(count))))
+    is_filled = np.where(left >= least, left - earlier < least, earlier >= beyond * each)
     lost = np.bincount(np.arange(len(count)).repeat(count), weights=is_filled, minlength=len(count))
     fine: Vector = lost == 0
     return fine
