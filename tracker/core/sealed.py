@@ -25,7 +25,9 @@ from tracker.core import fair_share
 from tracker.core.asks import Located, Wanted
 from tracker.core.bep15 import Batch
 from tracker.core.nodes import Node
+from tracker.core.packing import Packed, Packer
 from tracker.core.seals import LIFE_SECONDS, Seals, counters_of
+from tracker.core.swarm import Swarms
 
 MOST_HALVINGS = 3  # of the room, while full batches follow each other
 _ANSWER_BYTE = bytes([sealed.ANSWER])
@@ -36,6 +38,7 @@ class Desk(Protocol):
     """The tracker, as far as asks concern it."""
 
     nodes: dict[NodeId, Node]
+    swarms: Swarms
 
     def hear(self, sender: NodeId, now: float) -> Node | None: ...
     def announce(self, message: Announce, node: Node, now: float) -> None: ...
@@ -58,6 +61,7 @@ class Sealed:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._packer = Packer(desk.nodes, desk.swarms)
         self._seals: Seals | None = None
         self._counts: Counter[str] = Counter()
 
@@ -173,11 +177,16 @@ class Sealed:
         if not locates:
             return
         wanted = [Wanted(ask.node, said.infohash, said.stretch) for ask, said in locates]
+        packed: dict[int, list[Packed | None]] = {}
         for (ask, said), found in zip(locates, self._desk.locate(wanted, now), strict=True):
             if isinstance(found, Refused):
                 ask.body = self._refuse(found, sealed.LOCATE_BYTES)
-            else:
-                ask.body = self._redirect(ask, said, found, now)
+                continue
+            wave = found.answer.wave
+            sources = packed.get(id(wave))
+            if sources is None:
+                sources = packed[id(wave)] = self._packer.pack(wave)
+            ask.body = self._redirect(ask, said, found, sources[found.answer.row], now)
 
     def _announce(self, ask: _Ask, said: Announce, now: float) -> None:
         try:
@@ -188,21 +197,15 @@ class Sealed:
             self._counts["announces"] += 1
             ask.body = sealed.ACCEPTED
 
-    def _redirect(self, ask: _Ask, said: LocateAsk, found: Located, now: float) -> bytes:
-        nodes, cards = self._desk.nodes, []
-        for choice in found.answer.choices:
-            node = nodes.get(choice.node)
-            if node is None:
-                continue
-            if node.card is None:
-                node.card = sealed.card(node.id, node.at)
-            cards.append((node.card, node.kind, choice.spare, choice.why, node.region))
-        ticket = self._desk.ticket(ask.node.id, said.infohash, now) if said.wants_ticket else b""
-        body = sealed.cards_body(found.entry.signer, ticket, found.answer.connections, cards)
-        if body is None:
+    def _redirect(
+        self, ask: _Ask, said: LocateAsk, found: Located, packed: Packed | None, now: float
+    ) -> bytes:
+        if packed is None:
             return self._refuse(Refused(Reason.TOO_LARGE, "ask over the connection"), sealed.LOCATE_BYTES)
+        ticket = self._desk.ticket(ask.node.id, said.infohash, now) if said.wants_ticket else b""
+        head = sealed.redirect_head(found.entry.signer, ticket, packed.connections, packed.named)
         self._counts["redirects"] += 1
-        return body
+        return head + packed.tail
 
     def _refuse(self, refusal: Refused, ask_bytes: int) -> bytes:
         self._counts["refusals"] += 1
