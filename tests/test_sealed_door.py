@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shared.core import sealed, tickets
 from shared.core.actions import Send
 from shared.core.errors import Reason
-from shared.core.ids import HostPort, Kind, Mode
+from shared.core.ids import Address, HostPort, Kind, Mode
 from shared.core.messages import Announce, Event, Locate, Refusal, WantSeal
 from shared.core.sealed import ANNOUNCE_BYTES, LOCATE_BYTES, Accepted, LocateAsk, Refused, Sources
 from tests.sealed_parts import Asker, asker, exchange, seal_of, sealed_tracker
@@ -32,6 +32,7 @@ from tests.tracker_parts import (
     node,
     tracker,
 )
+from tracker import views
 from tracker.core import fair_share
 from tracker.core.seals import LIFE_SECONDS, WINDOW
 from tracker.core.tracker import Tracker
@@ -386,3 +387,13 @@ def test_many_that_ask_together_are_told_in_the_same_way_as_one() -> None:
             assert isinstance(found, Sources)
             assert all(s.region in (said.region, "") for s, said in zip(found.sources, told, strict=True))
             assert [replace(s, region="") for s in found.sources] == [replace(s, region="") for s in told]
+
+
+def test_the_api_counts_datagrams_by_what_became_of_them() -> None:
+    core = film_tracker()
+    who = asker(core, "pc")
+    datagram = who.ask(LOCATE)
+    exchange(core, [datagram, datagram, bytes(ANNOUNCE_BYTES)])
+    at = Address(TRACKER_ID, HostPort("192.0.2.1", 4430))
+    seen = views.overview(core, at, "penstock 1", NOW, NOW)
+    assert seen.datagrams == {"redirects": 1, "replayed": 1, "foreign": 1}
