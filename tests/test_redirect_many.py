@@ -137,8 +137,12 @@ def test_the_tables_say_what_the_answers_say(field: Field, questions: list[Quest
         found = wave.sources()
         for row in range(len(wave.questions)):
             named = int(found.named[row] + found.edges[row])
-            columns = (column[row, :named].tolist() for column in (found.ids, found.spare, found.why))
-            told = [(node, spare, list(Why)[why]) for node, spare, why in zip(*columns, strict=True)]
+            peers = found.peers[row, : found.named[row]].tolist()
+            states_at = found.states_at[0].tolist()
+            ids = [field.swarms.nodes.id(place) for place in peers]
+            ids += [state.node for at, state in zip(states_at, found.states, strict=True) if at == row]
+            columns = (column[row, :named].tolist() for column in (found.spare, found.why))
+            told = [(node, spare, list(Why)[why]) for node, spare, why in zip(ids, *columns, strict=True)]
             choices = wave.choices(row)
             assert told == [(choice.node, choice.spare, choice.why) for choice in choices]
             for choice, region in zip(choices, found.regions[row, :named].tolist(), strict=True):

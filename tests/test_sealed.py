@@ -87,7 +87,8 @@ def test_the_fullest_redirect_fits_with_the_names_of_six_regions() -> None:
 
 @pytest.mark.parametrize("at", ["tracker.example.org:1", "[fe80::1%eth0]:1"])
 def test_what_no_datagram_can_name_is_left_to_the_connection(at: str) -> None:
-    assert sealed.card(NodeId(bytes(32)), HostPort(at.rpartition(":")[0].strip("[]"), 1)) is None
+    host = at.rpartition(":")[0].strip("[]")
+    assert sealed.card(NodeId(bytes(32)), HostPort(host, 1), Kind.PC) is None
 
 
 @given(st.sampled_from(Reason), st.text(wire.PRINTABLE, max_size=400), st.integers(4, 1168))

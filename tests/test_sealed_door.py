@@ -5,6 +5,7 @@ The same asks are decided alike, whether they come by datagram or over the conne
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -12,14 +13,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.core import tickets
+from shared.core import sealed, tickets
 from shared.core.actions import Send
 from shared.core.errors import Reason
-from shared.core.ids import Kind, Mode
+from shared.core.ids import Address, HostPort, Kind, Mode
 from shared.core.messages import Announce, Event, Locate, Refusal, WantSeal
 from shared.core.sealed import ANNOUNCE_BYTES, LOCATE_BYTES, Accepted, LocateAsk, Refused, Sources
 from tests.sealed_parts import Asker, asker, exchange, seal_of, sealed_tracker
-from tests.tracker_parts import NOW, TRACKER_ID, announce, ask, entry, infohash, join, node, tracker
+from tests.tracker_parts import (
+    NOW,
+    TRACKER_ID,
+    announce,
+    ask,
+    entry,
+    hello,
+    infohash,
+    join,
+    node,
+    tracker,
+)
+from tracker import views
 from tracker.core import fair_share
 from tracker.core.seals import LIFE_SECONDS, WINDOW
 from tracker.core.tracker import Tracker
@@ -316,3 +329,71 @@ def test_redirects_by_datagram_are_logged_and_remembered() -> None:
     one(core, asker(core, "pc"), LOCATE)
     (answer,) = core.answers
     assert answer.question.viewer.node == node("pc")
+
+
+def test_sources_are_named_at_the_address_of_their_latest_connection() -> None:
+    """Also when a node was named before, left all swarms and came back, or another has its place."""
+    core = film_tracker()
+    viewer, holder = asker(core, "viewer"), join(core, "holder")
+    for host in ("192.0.2.7", "2001:db8::7", "192.0.2.8"):
+        core.disconnected(holder, Reason.NONE, NOW)
+        core.connected(holder, HostPort(host, 7), hello(Kind.PC), NOW)
+        core.receive(announce(SWARM), holder, NOW)
+        found = one(core, viewer, LOCATE)
+        assert isinstance(found, Sources)
+        assert [source.at for source in found.sources] == [str(HostPort(host, 7))]
+        core.receive(announce(SWARM, event=Event.STOPPED), holder, NOW)
+        other = join(core, host)
+        core.receive(announce(SWARM), other, NOW)
+        found = one(core, viewer, LOCATE)
+        assert isinstance(found, Sources)
+        assert [(source.node, source.at) for source in found.sources] == [(other, "192.0.2.1:4430")]
+        core.disconnected(other, Reason.NONE, NOW)
+
+
+@pytest.mark.parametrize("kind", [Kind.PC, Kind.EDGE])
+def test_a_source_that_no_datagram_can_name_is_told_over_the_connection(kind: Kind) -> None:
+    core = film_tracker()
+    viewer, source = asker(core, "viewer"), node("edge" if kind is Kind.EDGE else "pc")
+    core.connected(source, HostPort("a.name.example.org", 7), hello(kind), NOW)
+    core.receive(announce(SWARM), source, NOW)
+    for together in (1, 20):
+        for answer in exchange(core, [viewer.ask(LOCATE) for _ in range(together)]):
+            found = viewer.read(answer)
+            assert isinstance(found, Refused)
+            assert found.reason is Reason.TOO_LARGE
+
+
+def test_many_that_ask_together_are_told_in_the_same_way_as_one() -> None:
+    """The same ids, addresses, kinds, regions, classes and reasons, whether sources are packed at once or
+    one by one; with regions in every mixture, and more names than there is room for."""
+    names = ["", *(f"{n:031}" for n in range(8))]
+    for count in (0, 1, 11, 30):
+        core = film_tracker()
+        core.receive(announce(SWARM, spare=7), asker(core, "edge", Kind.EDGE, region=names[1]).id, NOW)
+        for n in range(count):
+            kind = (Kind.PC, Kind.STB)[n % 3 == 0]
+            core.receive(announce(SWARM, spare=1 + n % 7), join(core, n, kind, names[n % len(names)]), NOW)
+        viewers = [asker(core, f"viewer {n}", region=names[n % 3]) for n in range(20)]
+        exchange(core, [viewer.ask(LocateAsk(SWARM, 0, False)) for viewer in viewers])
+        for answer in core.answers:
+            told = core.sources(answer)
+            packed = [core.sealed._packer._one(answer.wave, answer.row)]
+            packed += [core.sealed._packer._many(answer.wave)[answer.row]]
+            assert packed[0] == packed[1]
+            assert packed[0] is not None
+            body = sealed.redirect_head(EDGE, b"", packed[0].connections, packed[0].named) + packed[0].tail
+            found = sealed.read_answer(body)
+            assert isinstance(found, Sources)
+            assert all(s.region in (said.region, "") for s, said in zip(found.sources, told, strict=True))
+            assert [replace(s, region="") for s in found.sources] == [replace(s, region="") for s in told]
+
+
+def test_the_api_counts_datagrams_by_what_became_of_them() -> None:
+    core = film_tracker()
+    who = asker(core, "pc")
+    datagram = who.ask(LOCATE)
+    exchange(core, [datagram, datagram, bytes(ANNOUNCE_BYTES)])
+    at = Address(TRACKER_ID, HostPort("192.0.2.1", 4430))
+    seen = views.overview(core, at, "penstock 1", NOW, NOW)
+    assert seen.datagrams == {"redirects": 1, "replayed": 1, "foreign": 1}

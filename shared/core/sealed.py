@@ -54,11 +54,12 @@ MOST_COUNTER = (1 << 32) - 1
 
 HEAD = Struct(">B7sQ")
 NONCE = Struct(">4xQ")
-CARD = Struct(">32s16sH")  # of a source: what does not depend on who asks
+CARD = Struct(">32s16sHB")  # of a source: what does not depend on who asks
 _ANNOUNCE = Struct(">BBBx32sIII")
 _LOCATE = Struct(">BBBx32s")
 _REDIRECT = Struct(">BBBB32s")
 _SOURCE = Struct(">32s16sHBBBB")
+SOURCE_BYTES = _SOURCE.size
 _REFUSAL = Struct(">BBH")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -72,12 +73,9 @@ _ROOM = LOCATE_BYTES - HEAD_BYTES - TAG_BYTES  # of the longest answer's body
 _PADDING = bytes(_ROOM - _LOCATE.size)
 ACCEPTED = bytes([_SAYS_ACCEPTED, 0, 0, 0])
 
-# Of one source: `card`, kind, spare, why and region.
-Card = tuple[bytes | None, Kind, int, Why, str]
-
 _EVENT_NUMBERS = {event: number for number, event in enumerate(EVENTS)}
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
-_WHY_NUMBERS = {why: number for number, why in enumerate(WHYS)}
+WHY_NUMBERS = {why: number for number, why in enumerate(WHYS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,46 +156,55 @@ def refusal_body(reason: Reason, detail: str, room: int) -> bytes:
     return _REFUSAL.pack(_SAYS_REFUSAL, reason, len(text)) + text
 
 
-def card(node: NodeId, at: HostPort) -> bytes | None:
-    """Id and address of a source as they stand in a redirect; None for an address that no answer can name."""
+def card(node: NodeId, at: HostPort, kind: Kind) -> bytes | None:
+    """A source's id, address and kind as they stand in a redirect; None if no answer can name it."""
     try:
         address = ip_address(at.host)
     except ValueError:
         return None  # a name
-    if isinstance(address, IPv4Address):
-        return CARD.pack(node, _MAPPED + address.packed, at.port)
-    return None if address.scope_id else CARD.pack(node, address.packed, at.port)
+    number = _KIND_NUMBERS.get(kind)
+    if number is None or (isinstance(address, IPv6Address) and address.scope_id):
+        return None
+    mapped = _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+    return CARD.pack(node, mapped, at.port, number)
 
 
 def sources_body(found: Sources) -> bytes | None:
     """A redirect under the seal; None if it does not fit, or names what no datagram can."""
-    cards = [(card(s.node, parse_host_port(s.at)), s.kind, s.spare, s.why, s.region) for s in found.sources]
-    return cards_body(found.signer, found.ticket, found.connections, cards)
-
-
-def cards_body(signer: NodeId, ticket: bytes, connections: int, cards: Sequence[Card]) -> bytes | None:
-    """The same of sources that are written already."""
-    if len(cards) > MOST_SOURCES or len(ticket) not in (0, TICKET_BYTES):
+    sources = found.sources
+    if len(sources) > MOST_SOURCES or len(found.ticket) not in (0, TICKET_BYTES):
         return None
-    head = _REDIRECT.pack(_SAYS_REDIRECT, connections, len(cards), len(ticket) > 0, signer)
-    room = _ROOM - len(head) - len(ticket) - len(cards) * _SOURCE.size - 1
-    names: dict[str, int] = {}
-    tail = b""
-    parts: list[bytes] = [head, ticket]
-    for known, kind, level, why, region in cards:
-        if known is None or kind not in _KIND_NUMBERS:
+    places, names = name_places([source.region for source in sources], len(found.ticket))
+    parts = [redirect_head(found.signer, found.ticket, found.connections, len(sources))]
+    for source, place in zip(sources, places, strict=True):
+        known = card(source.node, parse_host_port(source.at), source.kind)
+        if known is None:
             return None
-        place = names.get(region)
+        parts += (known, bytes((source.spare, WHY_NUMBERS[source.why], place)))
+    return b"".join((*parts, names))
+
+
+def redirect_head(signer: NodeId, ticket: bytes, connections: int, count: int) -> bytes:
+    """What stands before the sources."""
+    return _REDIRECT.pack(_SAYS_REDIRECT, connections, count, len(ticket) > 0, signer) + ticket
+
+
+def name_places(regions: Sequence[str], ticket_bytes: int = TICKET_BYTES) -> tuple[bytes, bytes]:
+    """The places of sources' regions among the names of a redirect, and these as they stand at its end."""
+    room = _ROOM - _REDIRECT.size - ticket_bytes - len(regions) * SOURCE_BYTES - 1
+    known: dict[str, int] = {}
+    tail, places = b"", bytearray()
+    for region in regions:
+        place = known.get(region)
         if place is None:
             name = region.encode()
             if len(tail) + 1 + len(name) <= room:
-                place = names[region] = len(names)
+                place = known[region] = len(known)
                 tail += bytes([len(name)]) + name
             else:
                 place = _NO_NAME
-        parts += (known, bytes((_KIND_NUMBERS[kind], level, _WHY_NUMBERS[why], place)))
-    parts += (bytes([len(names)]), tail)
-    return b"".join(parts)
+        places.append(place)
+    return bytes(places), bytes([len(known)]) + tail
 
 
 def read_answer(body: bytes) -> Accepted | Refused | Sources:

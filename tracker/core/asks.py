@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.core.dice import Dice
 from shared.core.errors import Reason, Refused
-from shared.core.ids import InfoHash, Kind, Mode
+from shared.core.ids import InfoHash, Kind, Mode, NodeId, TitleId
 from shared.core.messages import Announce, Entry
 from tracker.core import redirect
 from tracker.core.answers import Answer, Question, Viewer
@@ -38,6 +39,16 @@ class Located:
     wanted: Wanted
     entry: Entry
     answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Title:
+    """What is looked up once for all who ask for a rendition at the same moment."""
+
+    entry: Entry
+    kept: tuple[TitleId, NodeId]  # its id and its signer's
+    rate: float
+    share: float
 
 
 class Asks:
@@ -74,38 +85,48 @@ class Asks:
 
     def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]:
         """An answer for each, in order."""
-        checked = [self._check(wanted) for wanted in asked]
+        titles: dict[InfoHash, _Title | Refused] = {}
+        checked = [self._check(wanted, titles, now) for wanted in asked]
         questions = [
-            self._question(wanted, entry, now)
-            for wanted, entry in zip(asked, checked, strict=True)
-            if isinstance(entry, Entry)
+            self._question(wanted, title)
+            for wanted, title in zip(asked, checked, strict=True)
+            if isinstance(title, _Title)
         ]
         answers = redirect.choose_many(self._field, questions, self._rng, now)
         chosen = (self._content.widen(answer, self._rng) for answer in answers)
-        for question in questions:
-            self._content.asked(question.infohash, now)
+        for infohash, count in Counter([question.infohash for question in questions]).items():
+            self._content.asked(infohash, now, count)
         return [
-            Located(wanted, entry, next(chosen)) if isinstance(entry, Entry) else entry
-            for wanted, entry in zip(asked, checked, strict=True)
+            Located(wanted, title.entry, next(chosen)) if isinstance(title, _Title) else title
+            for wanted, title in zip(asked, checked, strict=True)
         ]
 
-    def _check(self, wanted: Wanted) -> Entry | Refused:
-        entry = self._titles.title_of(wanted.infohash)
+    def _check(
+        self, wanted: Wanted, titles: dict[InfoHash, _Title | Refused], now: float
+    ) -> _Title | Refused:
+        title = titles.get(wanted.infohash)
+        if title is None:
+            title = titles[wanted.infohash] = self._look_up(wanted.infohash, now)
+        if isinstance(title, Refused) or self._groups.may_watch(*title.kept, wanted.node.id):
+            return title
+        return Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
+
+    def _look_up(self, infohash: InfoHash, now: float) -> _Title | Refused:
+        entry = self._titles.title_of(infohash)
         if entry is None:
             return Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
-        if not self._groups.may_watch(entry.title_id, entry.signer, wanted.node.id):
-            return Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
-        return entry
+        rate, share = self._titles.rate_of(infohash), self._content.share(infohash, now)
+        return _Title(entry, (entry.title_id, entry.signer), rate, share)
 
-    def _question(self, wanted: Wanted, entry: Entry, now: float) -> Question:
+    def _question(self, wanted: Wanted, title: _Title) -> Question:
         self.redirects += 1
         node = wanted.node
         return Question(
             infohash=wanted.infohash,
             viewer=Viewer(node.id, node.kind, node.region, wanted.stretch),
-            rate=self._titles.rate_of(wanted.infohash),
-            share=self._content.share(wanted.infohash, now),
-            origin=entry.signer,
+            rate=title.rate,
+            share=title.share,
+            origin=title.entry.signer,
             number=self.redirects,
             elsewhere=bool(self._content.abroad.sources(wanted.infohash)),
         )

@@ -31,10 +31,10 @@ class Content:
         self.placement = Placement(self.heat, edges, titles.length_of, self.holders_of)
         self.plans = Plans(self.heat, edges, titles)
 
-    def asked(self, infohash: InfoHash, now: float) -> None:
-        """A viewer was sent to this rendition."""
-        self.heat.add(infohash, now)
-        self._surge.add(infohash, now)
+    def asked(self, infohash: InfoHash, now: float, count: int = 1) -> None:
+        """So many viewers were sent to this rendition."""
+        self.heat.add(infohash, now, count)
+        self._surge.add(infohash, now, count)
 
     def share(self, infohash: InfoHash, now: float) -> float:
         """The part of demand that is for this rendition, 0 to 1: lately or of the last minute."""

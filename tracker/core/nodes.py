@@ -25,7 +25,7 @@ class Node:
     web_seed_port: int = 0  # of an edge that serves stock clients
     regions: object = None  # the table that `region` was looked up in
     seal: int | None = None  # its place among the seals
-    card: bytes | None = None  # of itself as a source in sealed answers, once it was wanted
+    card: bytes | None = None  # of an edge in sealed answers, once it was wanted
 
 
 def of_hello(node: NodeId, at: HostPort, hello: Hello, now: float) -> Node:

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from shared.core import sealed
 from shared.core.errors import ProtocolError, Reason, Refused
-from shared.core.ids import InfoHash, NodeId, parse_host_port
+from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Announce, Refusal, Seal
-from shared.core.sealed import ASK, HEAD_BYTES, NONCE, TAG_BYTES, Card, LocateAsk
+from shared.core.sealed import ASK, HEAD_BYTES, NONCE, TAG_BYTES, LocateAsk
 from tracker.core import fair_share
 from tracker.core.asks import Located, Wanted
 from tracker.core.bep15 import Batch
 from tracker.core.nodes import Node
+from tracker.core.packing import Packed, Packer
 from tracker.core.seals import LIFE_SECONDS, Seals, counters_of
+from tracker.core.swarm import Swarms
 
 MOST_HALVINGS = 3  # of the room, while full batches follow each other
 _ANSWER_BYTE = bytes([sealed.ANSWER])
@@ -61,8 +63,9 @@ class _Ask:
 class Sealed:
     """Makes seals, once `open` was called, and answers what comes under them."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, swarms: Swarms) -> None:
         self.desk = desk  # a regional tracker puts itself here
+        self._packer = Packer(desk.nodes, swarms)
         self._seals: Seals | None = None
         self._counts: Counter[str] = Counter()
 
@@ -178,11 +181,16 @@ class Sealed:
         if not locates:
             return
         wanted = [Wanted(ask.node, said.infohash, said.stretch) for ask, said in locates]
+        packed: dict[int, list[Packed | None]] = {}
         for (ask, said), found in zip(locates, self.desk.locate(wanted, now), strict=True):
             if isinstance(found, Refused):
                 ask.body = self._refuse(found, sealed.LOCATE_BYTES)
-            else:
-                ask.body = self._redirect(ask, said, found, now)
+                continue
+            wave = found.answer.wave
+            sources = packed.get(id(wave))
+            if sources is None:
+                sources = packed[id(wave)] = self._packer.pack(wave)
+            ask.body = self._redirect(ask, said, found, sources[found.answer.row], now)
 
     def _announce(self, ask: _Ask, said: Announce, now: float) -> None:
         try:
@@ -193,25 +201,15 @@ class Sealed:
             self._counts["announces"] += 1
             ask.body = sealed.ACCEPTED
 
-    def _redirect(self, ask: _Ask, said: LocateAsk, found: Located, now: float) -> bytes:
-        nodes, cards = self.desk.nodes, list[Card]()
-        for choice in found.answer.choices:
-            node = nodes.get(choice.node)
-            if node is None:
-                continue
-            if node.card is None:
-                node.card = sealed.card(node.id, node.at)
-            cards.append((node.card, node.kind, choice.spare, choice.why, node.region))
-        ticket = self.desk.ticket(ask.node.id, said.infohash, now) if said.wants_ticket else b""
-        for source in found.answer.abroad[: sealed.MOST_SOURCES - len(cards)]:  # the last do without
-            place = sealed.card(source.node, parse_host_port(source.at))
-            if place is not None:
-                cards.append((place, source.kind, source.spare, source.why, source.region))
-        body = sealed.cards_body(found.entry.signer, ticket, found.answer.connections, cards)
-        if body is None:
+    def _redirect(
+        self, ask: _Ask, said: LocateAsk, found: Located, packed: Packed | None, now: float
+    ) -> bytes:
+        if packed is None or found.answer.abroad:
             return self._refuse(over_connection(), sealed.LOCATE_BYTES)
+        ticket = self.desk.ticket(ask.node.id, said.infohash, now) if said.wants_ticket else b""
+        head = sealed.redirect_head(found.entry.signer, ticket, packed.connections, packed.named)
         self._counts["redirects"] += 1
-        return body
+        return head + packed.tail
 
     def _refuse(self, refusal: Refused, ask_bytes: int) -> bytes:
         self._counts["refusals"] += 1

@@ -135,7 +135,7 @@ class Tracker:
         self._guests: frozenset[NodeId] = frozenset()  # edges that other regions admit
         self._regions = RegionTable()
         self.asks = Asks(self.titles, self.swarms, self.edges, self.groups, self.content, rng)
-        self.sealed = Sealed(self)
+        self.sealed = Sealed(self, self.swarms)
         self._actions: deque[TrackerAction] = deque()
         self._expire_at = 0.0
         self._refusals = 0
