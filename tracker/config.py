@@ -12,6 +12,8 @@ from shared.core.errors import LocalError
 from shared.core.ids import SCHEME, NodeId, parse_address, parse_node_id
 from shared.setting_types import HostPortText, LogLevel
 
+MAX_WORKERS = 32
+
 
 class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an operator of a tracker chooses."""
@@ -97,6 +99,17 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             examples=["[::]:6969"],
         ),
     ] = None
+
+    workers: Annotated[
+        int,
+        Meta(
+            description="How many processes answer stock BitTorrent clients at `bittorrent`, each with the "
+            "torrents of its own; with 1, the tracker does it itself. Peers and edges are always served by "
+            "one process.",
+            ge=1,
+            le=MAX_WORKERS,
+        ),
+    ] = 1
 
     sealed_datagrams: Annotated[
         bool,
