@@ -32,7 +32,6 @@ from edge.core.crew import (
     LeadLost,
     Meet,
     PassOn,
-    Pauses,
     Ready,
     StandFor,
 )
@@ -40,6 +39,7 @@ from edge.server import Ready as EdgeReady
 from edge.server import trackers_of
 from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_host_port
+from shared.core.pauses import Pauses
 from shared.data_folder import locked
 from shared.identity import Identity
 from shared.own_address import reachable

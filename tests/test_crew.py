@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from edge.channel import MAX_WAITING, Channel, ChannelEnded, pair
 from edge.core.admission import Admission
 from edge.core.crew import (
-    LONGEST_PAUSE_SECONDS,
     Asked,
     Begin,
     CaughtUp,
@@ -29,7 +28,6 @@ from edge.core.crew import (
     Loads,
     Lost,
     Meet,
-    Pauses,
     PublisherGone,
     Say,
     Stray,
@@ -45,6 +43,7 @@ from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason
 from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId
 from shared.core.messages import PROTOCOL_VERSION, Hello, Refusal, Stage, Upload, UploadState
+from shared.core.pauses import LONGEST_PAUSE_SECONDS, Pauses
 from shared.core.rates import Rates
 from shared.piece_store import PieceStore
 from tests.films_in_store import PLENTY, filled, film

@@ -13,11 +13,12 @@ import pytest
 import trio
 
 from edge import supervisor
-from edge.core.crew import FIRST_PAUSE_SECONDS, Meet
+from edge.core.crew import Meet
 from edge.supervisor import Child, Supervisor
 from shared.core.errors import ConnectionLost, LocalError
 from shared.core.ids import InfoHash
 from shared.core.messages import Leave
+from shared.core.pauses import FIRST_PAUSE_SECONDS
 from shared.node import IDLE_SECONDS
 from shared.steering import LEAD_BERTH
 from tests.house_parts import wait_until

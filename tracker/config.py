@@ -21,6 +21,8 @@ class Tier(StrEnum):
     REGIONAL = "regional"
     CENTRAL = "central"
 
+MAX_WORKERS = 32
+
 
 class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an operator of a tracker chooses."""
@@ -138,6 +140,17 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             examples=["[::]:6969"],
         ),
     ] = None
+
+    workers: Annotated[
+        int,
+        Meta(
+            description="How many processes answer stock BitTorrent clients at `bittorrent`, each with the "
+            "torrents of its own; with 1, the tracker does it itself. Peers and edges are always served by "
+            "one process.",
+            ge=1,
+            le=MAX_WORKERS,
+        ),
+    ] = 1
 
     sealed_datagrams: Annotated[
         bool,

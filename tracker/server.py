@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -34,6 +35,10 @@ from tracker.sealed_door import open_sealed_door
 from tracker.store import open_store
 from tracker.torrent_files import TorrentFiles
 from tracker.torrent_portal import MAX_OF_ADDRESS, TorrentPortal
+
+if TYPE_CHECKING:
+    from tracker.torrent_crew import TorrentCrew
+    from tracker.torrent_door import TorrentDoor
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +135,18 @@ async def _open_torrents(config: TrackerConfig, core: Tracker, node: Node) -> As
     if config.bittorrent is None:
         yield None
         return
+    from tracker.torrent_crew import open_torrent_crew
     from tracker.torrent_door import open_torrent_door  # with numpy's generators, which few trackers need
 
     setting, at = "tracker.bittorrent", parse_host_port(config.bittorrent)
-    async with open_torrent_door(at, setting) as door, trio.open_nursery() as nursery:
+    opening: AbstractAsyncContextManager[TorrentDoor | TorrentCrew] = (
+        open_torrent_door(at, setting)
+        if config.workers == 1
+        else open_torrent_crew(at, setting, config.workers, config.log_level)
+    )
+    async with opening as door, trio.open_nursery() as nursery:
         public = None if config.public is None else HostPort(parse_host_port(config.public).host, door.port)
-        portal = TorrentPortal(core, door.core.torrents, TorrentFiles(core, node), public)
+        portal = TorrentPortal(core, door, TorrentFiles(core, node), public)
         await nursery.start(
             partial(web.serve, portal.app(), at.host, door.port, what=setting, max_of_address=MAX_OF_ADDRESS)
         )

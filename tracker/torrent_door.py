@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import random
 
 import numpy as np
 import trio
@@ -14,10 +15,11 @@ from shared import clock
 from shared.core.ids import HostPort
 from shared.sockets import bind
 from tracker.core.bep15 import Batch, Bep15
+from tracker.core.torrents import Companions, TorrentAnnounce, TorrentCounts
 from tracker.mmsg import BatchSocket
 
 SWEEP_SECONDS = 1.0
-FOLLOW_SECONDS = 2.0  # until a new title may be announced
+FOLLOW_SECONDS = 2.0  # until a new title may be announced, and a closed one may not
 
 
 @dataclass(slots=True)
@@ -45,11 +47,30 @@ class TorrentDoor:
                 self.core.expire(now)
 
     async def follow(self, torrents: Callable[[], Iterable[bytes]]) -> None:
-        """Task: what `torrents` names may be announced from then on."""
+        """Task: what `torrents` names may be announced, and nothing else."""
         while True:
-            for torrent in torrents():
-                self.core.know(torrent)
+            named = set(torrents())
+            known = self.core.torrents.numbers.keys()
+            await self.change(named - known, known - named)
             await trio.sleep(FOLLOW_SECONDS)
+
+    async def change(self, opened: Iterable[bytes], closed: Iterable[bytes]) -> None:
+        """These may be announced from now on, and those no more; returns when their peers are forgotten."""
+        table = self.core.torrents
+        for torrent in closed:
+            table.forget(torrent)
+        for torrent in opened:
+            table.know(torrent)
+        while table.clear():
+            await trio.lowlevel.checkpoint()
+
+    async def announce(self, said: TorrentAnnounce, address: bytes) -> Companions:
+        """An announce from another door. Raises Refused."""
+        return self.core.torrents.announce(said, address, clock.now(), random())
+
+    async def scrape(self, asked: Sequence[bytes]) -> dict[bytes, TorrentCounts]:
+        """What is known of these torrents; of those that may not be announced, nothing."""
+        return self.core.torrents.scrape(asked)
 
     def _answer_some(self, now: float) -> int:
         sock = self._socket

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.report import Report, machine
-from benchmarks.tracker import announce, live, pause, sealed, simulation, slabs
+from benchmarks.tracker import announce, live, pause, sealed, simulation, slabs, workers
 
 SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "slabs": slabs.measure,
@@ -15,6 +15,7 @@ SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "live": live.measure,
     "pause": pause.measure,
     "sealed": sealed.measure,
+    "workers": workers.measure,
 }
 
 

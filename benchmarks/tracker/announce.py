@@ -16,7 +16,7 @@ IN_FLIGHT = {256: 0.75, 16: 1.4}  # and the goal: our CPU per answer over opentr
 
 def torrent_names(count: int) -> list[bytes]:
     """The torrents that the load asks for."""
-    return [number.to_bytes(4, "big") + b"T" * 16 for number in range(count)]
+    return [number.to_bytes(4, "little") + b"T" * 16 for number in range(count)]
 
 
 def measure(report: Report, is_quick: bool) -> None:

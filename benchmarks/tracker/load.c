@@ -14,7 +14,9 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define BATCH 256
+#ifndef BATCH
+#define BATCH 256 /* sent and received at once, at most */
+#endif
 #define REQUEST 98
 #define ANSWER 2048
 #define PER_ADDRESS 32
@@ -59,7 +61,8 @@ static void fill(int row) {
     put32(at + 8, 1);
     put32(at + 12, (uint32_t)number);
     memset(at + 16, 'T', 20);
-    put32(at + 16, (uint32_t)(number % torrents));
+    uint32_t torrent = number % torrents;         /* its first byte differs, as infohashes' do */
+    for (int byte = 0; byte < 4; byte++) at[16 + byte] = torrent >> 8 * byte;
     memset(at + 36, 'P', 20);
     put32(at + 36, (uint32_t)(number % peers));
     put32(at + 64 + 4, number % 2);               /* left */
