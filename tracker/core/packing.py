@@ -8,6 +8,7 @@ wanted; whoever takes over a row, or connects anew, has none (`Nodes.add`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,20 +53,21 @@ class Packer:
     def _one(self, wave: Wave, row: int) -> Packed | None:
         found, places = wave.found, wave.ranked.order[row, : wave.ranked.named[row]]
         columns = (found.rows, found.spare, found.why, found.regions)
-        peers, *said = (column[row].take(places).tolist() for column in columns)
-        told = [(self._peer_card(peer), *numbers) for peer, *numbers in zip(peers, *said, strict=True)]
+        peers, levels, whys, regions = [column[row].take(places).tolist() for column in columns]
         view, _, picked = wave.edges[row]
-        told += [
-            (self._edge_card(view.states[n].node), spare.HIGHEST, sealed.WHY_NUMBERS[why], view.regions[n])
-            for n, why in picked
-        ]
-        regions, names = sealed.name_places([wave.region_names[number] for _, _, _, number in told])
-        parts: list[bytes] = []
-        for (card, level, why, _), region in zip(told, regions, strict=True):
-            if not card:
-                return None
-            parts += (card, bytes((level, why, region)))
-        return Packed(int(wave.ranked.connections[row]), len(told), b"".join((*parts, names)))
+        cards: list[bytes | bytearray] = [self._peer_card(peer) for peer in peers]
+        for n, why in picked:
+            cards.append(self._edge_card(view.states[n].node))
+            levels.append(spare.HIGHEST)
+            whys.append(sealed.WHY_NUMBERS[why])
+            regions.append(view.regions[n])
+        if not all(cards):
+            return None
+        names = wave.region_names
+        at, tail = sealed.name_places([names[number] for number in regions])
+        said = map(bytes, zip(levels, whys, at, strict=True))
+        both = chain.from_iterable(zip(cards, said, strict=True))
+        return Packed(int(wave.ranked.connections[row]), len(cards), b"".join((*both, tail)))
 
     def _many(self, wave: Wave) -> list[Packed | None]:
         found = wave.sources()
@@ -115,12 +117,11 @@ class Packer:
         made[row] = _KNOWN if card else _UNTELLABLE
         self._cards[row * CARD.size : (row + 1) * CARD.size] = card or bytes(CARD.size)
 
-    def _peer_card(self, row: int) -> bytes:
+    def _peer_card(self, row: int) -> bytes | bytearray:
         made = self._swarms.nodes.card
         if made[row] == _UNKNOWN:
             self._make(row)
-        known = made[row] == _KNOWN
-        return bytes(self._cards[row * CARD.size : (row + 1) * CARD.size]) if known else b""
+        return self._cards[row * CARD.size : (row + 1) * CARD.size] if made[row] == _KNOWN else b""
 
     def _edge_card(self, edge: NodeId) -> bytes:
         node = self._nodes.get(edge)
