@@ -7,7 +7,7 @@ twice as many as are wanted; kept are those with most left after what we promise
 are enough. Then always two edges (`tracker/core/edge_choice.py`). Phones get edges only, and nobody
 is sent to a phone. Cost depends on how many are wanted, never on the size of the swarm.
 
-Questions that came together are answered together, which costs a tenth. Those whose choice the
+Questions that came together are answered together, which costs an eighth. Those whose choice the
 others before them would have filled are answered again after these, with what is promised by then:
 each round is a *wave*. So nobody is promised more than one after the other would have promised.
 
