@@ -83,12 +83,10 @@ def missing_tools() -> list[str]:
     return [tool for tool in ("cc", "opentracker") if shutil.which(tool) is None]
 
 
-def build_load(folder: Path, batch: int = 256) -> Path:
-    """The generator of announces, which sends so many at once."""
-    load = folder / f"load-{batch}"
-    subprocess.run(
-        ["cc", "-O2", f"-DBATCH={batch}", "-o", load, Path(__file__).with_name("load.c")], check=True
-    )
+def build_load(folder: Path) -> Path:
+    """The generator of announces."""
+    load = folder / "load"
+    subprocess.run(["cc", "-O2", "-o", load, Path(__file__).with_name("load.c")], check=True)
     return load
 
 

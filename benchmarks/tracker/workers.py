@@ -38,13 +38,13 @@ def measure(report: Report, is_quick: bool) -> None:
     one: list[float] = []
     two: list[float] = []
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        load, double = (build_load(Path(folder), number * IN_FLIGHT) for number in (1, WORKERS))
+        load = build_load(Path(folder))
         with torrent_door(torrents) as (alone, port), _crew() as (lead, crew_port, pids):
             for pid in (alone.pid, *pids):
                 os.sched_setaffinity(pid, {0})
             for _ in range(rounds):
-                one.append(_cost(load, [alone.pid], port, IN_FLIGHT))
-                two.append(_cost(double, pids, crew_port, WORKERS * IN_FLIGHT))
+                one.append(_cost(load, [alone.pid], port, 1))
+                two.append(_cost(load, pids, crew_port, WORKERS))
             came, astray = (int(word) for word in lead.communicate(timeout=20)[0].split())
     report.ratio("workers_cpu_vs_one", median(two), median(one))
     report.figure("workers_astray", astray)
@@ -53,17 +53,19 @@ def measure(report: Report, is_quick: bool) -> None:
     report.table(f"Announces, {IN_FLIGHT} under way for each process, all on one core", columns, rows)
 
 
-def _cost(load: Path, pids: list[int], port: int, in_flight: int) -> float:
-    """CPU microseconds of these processes for an answer."""
+def _cost(load: Path, pids: list[int], port: int, loads: int) -> float:
+    """CPU microseconds of these processes for an answer, under so many loads, each with its own torrents."""
     before = sum(map(cpu_seconds, pids))
-    words = [str(word) for word in (port, in_flight, SECONDS, PEERS, TORRENTS)]
-    said = subprocess.run(
-        ["taskset", "-c", "1", str(load), *words], check=True, capture_output=True, text=True, timeout=30
-    ).stdout
-    answered, _, mean_bytes, _ = said.split()
-    if float(mean_bytes) < 190:
-        raise RuntimeError(f"answers of {mean_bytes} bytes have no 30 peers")
-    return (sum(map(cpu_seconds, pids)) - before) * 1e6 / max(1, int(answered))
+    command = ["taskset", "-c", "1", str(load), str(port), str(IN_FLIGHT), str(SECONDS), str(PEERS)]
+    running = [
+        subprocess.Popen([*command, str(TORRENTS), str(first), str(loads)], stdout=subprocess.PIPE, text=True)
+        for first in range(loads)
+    ]
+    said = [one.communicate(timeout=30)[0].split() for one in running]
+    if any(float(mean_bytes) < 190 for _, _, mean_bytes, _ in said):
+        raise RuntimeError(f"answers have no 30 peers: {said}")
+    answered = sum(int(count) for count, *_ in said)
+    return (sum(map(cpu_seconds, pids)) - before) * 1e6 / max(1, answered)
 
 
 @contextmanager
@@ -83,8 +85,8 @@ def _crew() -> Iterator[tuple[subprocess.Popen[str], int, list[int]]]:
 
 async def _lead() -> None:
     async with open_torrent_crew(HostPort("127.0.0.1", 0), "bittorrent", WORKERS, "error") as crew:
-        await crew.know(torrent_names(TORRENTS))
-        await crew.scrape(torrent_names(TORRENTS))  # what was said before it has been heard
+        await crew.know(torrent_names(WORKERS * TORRENTS))
+        await crew.scrape(torrent_names(WORKERS * TORRENTS))  # what was said before it has been heard
         print(crew.port, *crew.pids(), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
         done = await crew.done()
