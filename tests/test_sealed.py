@@ -120,16 +120,11 @@ def test_accepted_comes_through() -> None:
 
 # -- nothing else is read --------------------------------------------------------------------
 
+SHARES, USES = (Share(NodeId(b"n" * 32), 1),), (Use(InfoHash(b"i" * 32), 1, 2, 3),)
 EXAMPLES: list[bytes] = [
     sealed.announce_body(Announce(InfoHash(b"i" * 32), Event.UPDATE, 3, 10, 4, 7)),
     sealed.locate_body(LocateAsk(InfoHash(b"i" * 32), 5, True)),
-    report_body(
-        Report(
-            1, 2, 3, 4, 5, 6, 7, 8, 9, (Share(NodeId(b"n" * 32), 1),), 9, (Use(InfoHash(b"i" * 32), 1, 2, 3),)
-        ),
-        1200,
-    )
-    or b"",
+    report_body(Report(1, 2, 3, 4, 5, 6, 7, 8, 9, SHARES, 9, USES), 1200) or b"",
 ]
 
 

@@ -171,5 +171,5 @@ async def test_reports_keep_a_connection_alive_without_a_packet_of_it(
         assert core.nodes
         assert core.sealed.statistics()["reports"] == 10
         with trio.fail_after(5):
-            while core.nodes:
+            while core.nodes:  # noqa: ASYNC110
                 await trio.sleep(0.05)

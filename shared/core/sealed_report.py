@@ -18,6 +18,7 @@ _USE = Struct(">32s3Q")
 LEAST_BYTES = _REPORT.size
 
 _FIELDS = fields_of(Report)
+_NAMES = tuple(field.name for field in _FIELDS if field.kind is int)
 _MOST = tuple(field.limit.high for field in _FIELDS if field.kind is int)
 _MOST_SHARES, _MOST_USES = (
     next(field.limit.high for field in _FIELDS if field.name == name) for name in ("shares", "uses")
@@ -58,7 +59,7 @@ def read_report(body: bytes) -> Report:
         raise ProtocolError(Reason.MALFORMED, "not a report")
     taken = tuple(_share(*found) for found in _SHARE.iter_unpack(body[_REPORT.size : first]))
     used = tuple(_use(*found) for found in _USE.iter_unpack(body[first:]))
-    return Report(*numbers[:-1], shares=taken, run=numbers[-1], uses=used)
+    return Report(**dict(zip(_NAMES, numbers, strict=True)), shares=taken, uses=used)
 
 
 def _share(node: bytes, taken: int) -> Share:
