@@ -1,8 +1,7 @@
 """One UDP socket that listens and dials, its QUIC connections, and the task that drives them.
 
-It sleeps until the earliest of: a datagram, a connection's timer, the next turn at the gate,
-something that a task wants sent. Then it makes a *pass*: it drains the socket, fires timers, and lets
-each touched connection send once.
+It sleeps until there is a datagram, a timer, a turn at the gate or something that a task wants sent. Then
+it makes a *pass*: it drains the socket, fires timers, and lets each touched connection send once.
 """
 
 from __future__ import annotations
@@ -200,8 +199,10 @@ class Endpoint:
         self._outlet.flush()
         self._drain(now, self._touched)
         while (connection := self._timers.pop_due(now)) is not None:
-            connection.handle_timer(now)
-            self._touched[connection] = None
+            if connection.handle_timer(now):
+                self._touched[connection] = None
+            else:
+                self._arm(connection, now)
         self._give_turns(now)  # first: whoever has a turn answers along with it
         for connection in list(self._touched):
             self._transmit(connection, now)

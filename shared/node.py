@@ -196,6 +196,12 @@ class Node:
             raise ConnectionLost(Reason.TIMEOUT, f"not connected to {node.hex()[:8]}")
         return link.connection
 
+    def vouch(self, node: NodeId) -> None:
+        """A node was heard beside its connection, which is alive therefore."""
+        link = self._links.get(node)
+        if link is not None:
+            link.connection.vouch(clock.now())
+
     def dismiss_idle(self, reason: Reason) -> int:
         """Ends connections on which nothing is being answered; how many others there are."""
         busy = 0

@@ -1,4 +1,4 @@
-"""Carries announces and locates of one connection to a tracker past it, by sealed datagrams."""
+"""Carries announces, locates and reports of one connection to a tracker past it, by sealed datagrams."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import trio
 
 from shared import clock
 from shared.connection import Connection
-from shared.core.messages import Announce, Locate, Message, Refusal, Seal
-from shared.core.sealed_link import Datagram, Heard, Say, SealedLink
+from shared.core.messages import Announce, Locate, Message, Refusal, Report, Seal
+from shared.core.sealed_link import Datagram, Heard, Say, SealedLink, Vouch
 from shared.endpoint import Endpoint
 
 
@@ -33,7 +33,7 @@ class SealedPath:
 
     def take(self, message: Message) -> bool:
         """Whether a message to the tracker goes this way."""
-        taken = isinstance(message, Announce | Locate) and self.link.take(message, clock.now())
+        taken = isinstance(message, Announce | Locate | Report) and self.link.take(message, clock.now())
         self._pump()
         return taken
 
@@ -80,6 +80,8 @@ class SealedPath:
                         self._hear(action.message)
                     case Say():
                         self._say(action.message)
+                    case Vouch():
+                        self._connection.vouch(clock.now())
         finally:
             self._pumping = False
         self._moved.set()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from shared.core import sealed
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
-from shared.core.messages import Announce, Event, Locate, Source, Why
+from shared.core.messages import Announce, Event, Locate, Report, Share, Source, Use, Why
 from shared.core.sealed import Accepted, LocateAsk, Refused, Sources
+from shared.core.sealed_report import report_body
 from shared.core.tickets import TICKET_BYTES
 from tests import wire
 
@@ -36,6 +37,7 @@ REDIRECTS = st.builds(
     st.lists(SOURCES, max_size=14).map(tuple),
 )
 ANNOUNCES = wire.spoken(Announce)
+REPORTS = wire.spoken(Report)
 LOCATES = st.builds(LocateAsk, IDS.map(InfoHash), st.integers(0, 32), st.booleans())
 
 
@@ -57,6 +59,18 @@ def test_a_locate_comes_through(ask: LocateAsk) -> None:
     body = sealed.locate_body(ask)
     assert len(body) + 32 == sealed.LOCATE_BYTES
     assert sealed.read_ask(body) == ask
+
+
+@given(REPORTS)
+@settings(deadline=None)
+def test_a_report_comes_through_or_is_said_to_be_too_long(message: Report) -> None:
+    body = sealed.asked_body(message)
+    if body is None:
+        assert 40 * len(message.shares) + 56 * len(message.uses) > 1200 - 108
+        return
+    assert len(body) + 32 <= sealed.LOCATE_BYTES
+    assert (len(body) + 32 - sealed.REPORT_BYTES) % sealed.REPORT_STEP_BYTES == 0
+    assert sealed.read_ask(body) == message
 
 
 @given(REDIRECTS)
@@ -107,9 +121,11 @@ def test_accepted_comes_through() -> None:
 
 # -- nothing else is read --------------------------------------------------------------------
 
+SHARES, USES = (Share(NodeId(b"n" * 32), 1),), (Use(InfoHash(b"i" * 32), 1, 2, 3),)
 EXAMPLES: list[bytes] = [
     sealed.announce_body(Announce(InfoHash(b"i" * 32), Event.UPDATE, 3, 10, 4, 7)),
     sealed.locate_body(LocateAsk(InfoHash(b"i" * 32), 5, True)),
+    report_body(Report(1, 2, 3, 4, 5, 6, 7, 8, 9, SHARES, 9, USES), 1200) or b"",
 ]
 
 
@@ -131,7 +147,7 @@ def _read_or_refused(body: bytes) -> None:
         ask = sealed.read_ask(body)
     except ProtocolError:
         return
-    again = sealed.announce_body(ask) if isinstance(ask, Announce) else sealed.locate_body(ask)
+    again = sealed.locate_body(ask) if isinstance(ask, LocateAsk) else sealed.asked_body(ask)
     assert again == body
 
 

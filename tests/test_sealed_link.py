@@ -16,7 +16,7 @@ from shared.core import tickets
 from shared.core.actions import Send
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import HostPort, InfoHash, Kind
-from shared.core.messages import Announce, Locate, Message, Redirect, Refusal, Seal, WantSeal
+from shared.core.messages import Announce, Locate, Message, Redirect, Refusal, Report, Seal, Use, WantSeal
 from shared.core.sealed_link import (
     OUT_OF_TURN_SECONDS,
     REST_SECONDS,
@@ -27,6 +27,7 @@ from shared.core.sealed_link import (
     Heard,
     Say,
     SealedLink,
+    Vouch,
 )
 from tests.sealed_parts import exchange, sealed_tracker
 from tests.tracker_parts import NOW, TRACKER_ID, announce, ask, entry, infohash, join, node, tracker
@@ -54,6 +55,7 @@ class Pair:
     heard: list[Message] = field(default_factory=list)
     said: list[Message] = field(default_factory=list)  # over the connection
     datagrams: list[bytes] = field(default_factory=list)
+    vouched: int = 0
 
     def __post_init__(self) -> None:
         join(self.core, "viewer")
@@ -64,6 +66,8 @@ class Pair:
             match action:
                 case Say():
                     self._say(action.message)
+                case Vouch():
+                    self.vouched += 1
                 case Heard():
                     self.heard.append(action.message)
                 case Datagram():
@@ -84,7 +88,7 @@ class Pair:
             elif action.to == node("viewer"):
                 self.heard.append(action.message)
 
-    def take(self, message: Announce | Locate) -> None:
+    def take(self, message: Announce | Locate | Report) -> None:
         if not self.link.take(message, self.now):
             self._say(message)
         self.pump()
@@ -117,6 +121,35 @@ def test_a_refusal_comes_as_over_the_connection() -> None:
     pair = Pair()
     pair.take(Locate(5, infohash("nothing")))
     assert pair.heard == [Refusal(5, Reason.UNKNOWN_TITLE, "not in the catalogue")]
+
+
+def a_report(stalls: int, *uses: Use) -> Report:
+    return Report(0, 0, 0, 0, 0, 0, 0, 0, stalls, (), 1, uses)
+
+
+def test_an_answered_report_vouches_for_the_connection() -> None:
+    pair = Pair()
+    pair.take(a_report(1))
+    assert pair.core.nodes[node("viewer")].report == a_report(1)
+    assert pair.vouched == 1
+    assert not pair.said
+    pair.take(a_report(2, *(Use(infohash(f"film {n}"), 1, 1, 1) for n in range(20))))
+    assert [type(message) for message in pair.said] == [Report], "it does not fit"
+
+
+def test_counters_of_titles_arrive_though_newer_reports_follow() -> None:
+    pair = Pair()
+    pair.take(announce(SWARM))
+    pair.is_lost = lambda is_answer: True
+    pair.take(a_report(1, Use(SWARM, 5, 6, 7)))
+    pair.take(a_report(2))
+    pair.take(a_report(3))
+    pair.is_lost = lambda is_answer: False
+    sent = len(pair.datagrams)
+    pair.wait(5)
+    assert len(pair.datagrams) == sent + 2, "the one with counters and the newest"
+    (counters,) = pair.core.usage.take().counters.values()
+    assert (counters.edge_bytes, counters.peer_bytes, counters.uploaded_bytes) == (5, 6, 7)
 
 
 def test_a_refused_announce_costs_what_it_costs_there() -> None:

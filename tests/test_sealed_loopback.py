@@ -15,7 +15,7 @@ import trio
 from shared.core.actions import Dial, Send
 from shared.core.errors import Reason
 from shared.core.ids import Address, HostPort, Kind, Mode, NodeId
-from shared.core.messages import Hello, Locate, Message, Redirect
+from shared.core.messages import Hello, Locate, Message, Redirect, Report
 from shared.core.sealed_link import LinkStatistics
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
@@ -30,6 +30,7 @@ from tracker.server import Ready, serve
 
 FILM = entry("film", NodeId(bytes(32)))
 SWARM = infohash("film")
+REPORT = Report(1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
 class Holder:
@@ -90,7 +91,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> AsyncIterator[Any]:
+async def running(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, idle_timeout_seconds: float = 30.0, **changed: Any
+) -> AsyncIterator[Any]:
     cores: list[Tracker] = []
 
     def made(key: Any, settings: Any, entries: Any, rng: Any) -> Tracker:
@@ -105,7 +108,7 @@ async def running(folder: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any)
         holder = Holder(address)
         introduction = Introduction(Kind.PC, Mode.SHARED, "", "test")
         async with (
-            open_endpoint(Identity.generate(), host) as endpoint,
+            open_endpoint(Identity.generate(), host, idle_timeout_seconds=idle_timeout_seconds) as endpoint,
             open_node(endpoint, holder, introduction, lambda action: None, _no_stream) as node,
         ):
             with trio.fail_after(20):
@@ -146,8 +149,27 @@ async def test_where_they_do_not_get_through_the_connection_serves(
 ) -> None:
     async with running(tmp_path, monkeypatch) as (client, core):
         await client.sealed()
-        monkeypatch.setattr(Sealed, "answer", lambda self, batch, now, full: None)
+        monkeypatch.setattr(Sealed, "answer", lambda self, batch, now, full: [])
         found = await client.locate(5)
         assert found.ticket
         assert client.datagrams().given_up == 1
         assert (await client.locate(6)).ticket
+
+
+async def test_reports_keep_a_connection_alive_without_a_packet_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the idle time, while only reports are said; a node that says nothing is forgotten after it."""
+    async with running(tmp_path, monkeypatch, idle_timeout_seconds=1.0) as (client, core):
+        await client.sealed()
+        connection = client.node.connection(client.tracker.node)
+        connection._keep_alive_seconds = None
+        for _ in range(10):
+            client.say(REPORT)
+            await trio.sleep(0.25)
+        assert connection.is_established
+        assert core.nodes
+        assert core.sealed.statistics()["reports"] == 10
+        with trio.fail_after(5):
+            while core.nodes:  # noqa: ASYNC110
+                await trio.sleep(0.05)

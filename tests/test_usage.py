@@ -131,6 +131,17 @@ def test_a_counter_that_runs_backwards_adds_nothing() -> None:
     database.close()
 
 
+def test_a_report_that_comes_late_takes_nothing_back() -> None:
+    """Of what one batch heard of a counter, the most is written, in whichever order it came."""
+    database, core = database_of(), tracker(*TITLES)
+    join(core, "pc")
+    for sizes in ((100, 3), (40, 7)):
+        ask(core, report(RUN, Use(SWARMS[0], *sizes, 0)), node("pc"), NOON)
+    write_batch(database, core.usage.take(), NOON)
+    assert asked(database)[title_id("film")][:2] == (100, 7)
+    database.close()
+
+
 def test_a_run_that_was_forgotten_is_not_counted_again() -> None:
     """A node whose run the tracker has forgotten, or never knew for a week, is counted from there on."""
     database, core = database_of(), tracker(*TITLES)

@@ -13,6 +13,7 @@ import trio
 
 from shared import clock
 from shared.core.errors import LocalError
+from shared.core.ids import NodeId
 from shared.core.sealed import LOCATE_BYTES
 from shared.steering import bind_beside
 from tracker.core.bep15 import Batch
@@ -22,8 +23,14 @@ from tracker.mmsg import BATCH, BatchSocket
 log = logging.getLogger(__name__)
 
 
-async def run_sealed_door(core: Sealed, sock: BatchSocket, pump: Callable[[], None]) -> None:
-    """Task: answers until cancelled. `pump` is called when the core may have decided something."""
+async def run_sealed_door(
+    core: Sealed,
+    sock: BatchSocket,
+    pump: Callable[[], None],
+    vouch: Callable[[NodeId], None] = lambda node: None,
+) -> None:
+    """Task: answers until cancelled. `pump` is called when the core may have decided something, `vouch`
+    for every node whose connection is alive as the node was heard."""
     while True:
         await trio.lowlevel.wait_readable(sock.raw)
         full_batches = 0
@@ -32,7 +39,8 @@ async def run_sealed_door(core: Sealed, sock: BatchSocket, pump: Callable[[], No
             lengths = np.zeros(count, np.int64)
             received, answers = sock.received[:count], sock.answers[:count]
             batch = Batch(received, sock.sizes(), sock.addresses(), answers, lengths)
-            core.answer(batch, clock.now(), full_batches)
+            for node in core.answer(batch, clock.now(), full_batches):
+                vouch(node)
             sock.send(lengths)
             pump()
             await trio.lowlevel.checkpoint()  # others have their turn, and more datagrams come
@@ -40,7 +48,7 @@ async def run_sealed_door(core: Sealed, sock: BatchSocket, pump: Callable[[], No
 
 @asynccontextmanager
 async def open_sealed_door(
-    core: Sealed, quic: socket.socket, pump: Callable[[], None]
+    core: Sealed, quic: socket.socket, pump: Callable[[], None], vouch: Callable[[NodeId], None]
 ) -> AsyncIterator[None]:
     """Takes sealed asks at the port of `quic` while the context is open.
 
@@ -55,7 +63,7 @@ async def open_sealed_door(
     with sock.raw:
         core.open(os.urandom(32))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_sealed_door, core, sock, pump)
+            nursery.start_soon(run_sealed_door, core, sock, pump, vouch)
             yield
             nursery.cancel_scope.cancel()
 

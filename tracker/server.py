@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +89,7 @@ async def _serve(
                 endpoint, outer, introduction, _acting(config, office.ledger, log), _refuse_stream
             ) as node,
             office.open(node.pump),
-            _open_sealed(config, core, sock, node.pump),
+            _open_sealed(config, core, sock, node),
             _open_portal(config, core, outer, tracker, office) as api,
             _open_torrents(config, core, node) as torrents,
         ):
@@ -119,13 +119,13 @@ async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[Red
 
 @asynccontextmanager
 async def _open_sealed(
-    config: TrackerConfig, core: Tracker, quic: socket.socket, pump: Callable[[], None]
+    config: TrackerConfig, core: Tracker, quic: socket.socket, node: Node
 ) -> AsyncIterator[None]:
-    """Takes announces and locates by sealed datagrams, where that is wanted."""
+    """Takes announces, locates and reports by sealed datagrams, where that is wanted."""
     if not config.sealed_datagrams or config.tier is Tier.CENTRAL:  # which serves trackers only
         yield
         return
-    async with open_sealed_door(core.sealed, quic, pump):
+    async with open_sealed_door(core.sealed, quic, node.pump, node.vouch):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Sealed datagrams: an announce or a locate for one datagram each way, once a seal was agreed.
+"""Sealed datagrams: an announce, a locate or a report for one datagram each way, once a seal was agreed.
 
 A *seal* is a number, two AES-128-GCM keys and a lifetime. The tracker makes one for a node over its
 connection (WantSeal, Seal), and it ends with that connection. Numbers are big-endian.
@@ -10,7 +10,11 @@ connection (WantSeal, Seal), and it ends with that connection. Numbers are big-e
                       in a datagram of 80 bytes; event: 0 started, 1 update, 2 completed, 3 stopped
     locate            02 stretch(1) ticket(1) 00 infohash(32) 00 to a datagram of 1200 bytes
                       ticket: 1 a new one is wanted, 0 the asker has one that runs for a while yet
-    accepted          01 000000, the answer to an announce
+    report            03 shares(1) uses(1) 00 up, down and cap rate, bytes of edges, of peers, uploaded,
+                      held (u64 each) connections(u32) stalls(u32) run(u64), shares (40 each), uses (56 each),
+                      as in Report; one that does not fit 1200 bytes goes over the connection
+    share, use        node(32) taken(u64); infohash(32) edge, peer and uploaded bytes (u64 each)
+    accepted          01 000000, the answer to an announce or a report
     redirect          02 connections(1) sources(1) ticket(1) signer(32) [ticket(177)] sources (54 each)
                       names(1), each length(1) text; ticket: 1 there is one
     source            node(32) address(16, IPv4 mapped into IPv6) port(u16) kind(1) spare(1) why(1)
@@ -31,6 +35,10 @@ and the node none, as if the datagram had been lost: it asks again, and after a 
 connection. What is said of the node's own address is not read from datagrams: sources are
 named at the address of their connection.
 
+An accepted report says to both sides that the connection it belongs to is alive, as a packet of it would:
+neither counts it as idle, and no ping is sent for a while. So reports go by the seal of a door at the
+connection's own port only.
+
 An unknown or ended seal, a wrong tag, a counter seen before or too old, a length that no ask has: silence.
 """
 
@@ -43,12 +51,15 @@ from struct import Struct
 
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId, parse_host_port
-from shared.core.messages import Announce, Event, Locate, Redirect, Refusal, Source, Why
+from shared.core.messages import Announce, Event, Locate, Redirect, Refusal, Report, Source, Why
+from shared.core.sealed_report import LEAST_BYTES, SAYS_REPORT, read_report, report_body
 from shared.core.tickets import TICKET_BYTES
 
 ASK, ANSWER = 8, 9  # first bytes; 64 to 127 and 192 to 255 are QUIC's (RFC 9443)
 HEAD_BYTES, TAG_BYTES, NUMBER_BYTES = 16, 16, 7
 ANNOUNCE_BYTES, LOCATE_BYTES = 80, 1200  # whole datagrams
+REPORT_BYTES = HEAD_BYTES + LEAST_BYTES + TAG_BYTES  # at least; LOCATE_BYTES at most
+REPORT_STEP_BYTES = 8  # between its lengths
 MOST_SOURCES = 14
 MOST_COUNTER = (1 << 32) - 1
 
@@ -67,6 +78,7 @@ EVENTS = (Event.STARTED, Event.UPDATE, Event.COMPLETED, Event.STOPPED)
 KINDS = (Kind.PC, Kind.STB, Kind.MOBILE, Kind.EDGE)
 WHYS = tuple(Why)
 SAYS_ANNOUNCE, SAYS_LOCATE = 1, 2
+_REPORT_BYTE = bytes([SAYS_REPORT])
 _SAYS_ACCEPTED, _SAYS_REDIRECT, _SAYS_REFUSAL = 1, 2, 3
 _NO_NAME, _MOST_NAME_BYTES = 255, 32
 _ROOM = LOCATE_BYTES - HEAD_BYTES - TAG_BYTES  # of the longest answer's body
@@ -89,7 +101,7 @@ class LocateAsk:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An announce was taken."""
+    """An announce or a report was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +139,17 @@ def announce_body(message: Announce) -> bytes:
     )  # fmt: skip
 
 
+def asked_body(message: Announce | Report) -> bytes | None:
+    """What stands under the seal; None if it does not fit."""
+    return announce_body(message) if isinstance(message, Announce) else report_body(message, _ROOM)
+
+
 def locate_body(ask: LocateAsk) -> bytes:
     """What stands under the seal, padding and all."""
     return _LOCATE.pack(SAYS_LOCATE, ask.stretch, ask.wants_ticket, ask.infohash) + _PADDING
 
 
-def read_ask(body: bytes) -> Announce | LocateAsk:
+def read_ask(body: bytes) -> Announce | LocateAsk | Report:
     """What a node asks. Raises ProtocolError for anything not exactly right."""
     if len(body) == _ANNOUNCE.size and body[0] == SAYS_ANNOUNCE:
         _, event, level, infohash, held, total, summary = _ANNOUNCE.unpack(body)
@@ -144,6 +161,8 @@ def read_ask(body: bytes) -> Announce | LocateAsk:
         if stretch > 32 or ticket > 1 or body[3] or not body.endswith(_PADDING):
             raise ProtocolError(Reason.MALFORMED, "not a locate")
         return LocateAsk(InfoHash(infohash), stretch, bool(ticket))
+    if body[:1] == _REPORT_BYTE and len(body) <= _ROOM:
+        return read_report(body)
     raise ProtocolError(Reason.MALFORMED, "not an ask")
 
 

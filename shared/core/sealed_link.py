@@ -2,8 +2,9 @@
 
 An ask is sealed anew each time it is sent, under a counter of its own, and any of its counters may be
 answered. What a later announce of the same swarm says makes an earlier one pointless, so that one is not
-repeated. After TRIES (one, before anything was ever answered) an ask goes over the connection, and so do all
-for REST_SECONDS: the way for datagrams is not there.
+repeated; nor is an earlier report, unless it has counters of renditions, which are told once. After TRIES
+(one, before anything was ever answered) an ask goes over the connection, and so do all for REST_SECONDS: the
+way for datagrams is not there.
 
 A ticket costs the tracker a signature, most of what a locate costs. So a node keeps it and asks for a new one
 only when it is no longer fresh, or when it locates out of turn, as a node whose ticket was refused does.
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shared.core import sealed
 from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import HostPort, InfoHash, parse_host_port
-from shared.core.messages import Announce, Locate, Redirect, Refusal, Seal, WantSeal
+from shared.core.messages import Announce, Locate, Redirect, Refusal, Report, Seal, WantSeal
 from shared.core.sealed import ANSWER, ASK, HEAD, HEAD_BYTES, NONCE, Accepted, LocateAsk, Refused
 
 FIRST_PATIENCE_SECONDS = 0.5
@@ -56,7 +57,12 @@ class Heard:
 class Say:
     """Say this over the connection."""
 
-    message: Announce | Locate | WantSeal
+    message: Announce | Locate | Report | WantSeal
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """The tracker answered a report: the connection that this link belongs to is alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class _Seal:
 
 @dataclass(slots=True)
 class _Ask:
-    message: Announce | Locate
+    message: Announce | Locate | Report
     seal: _Seal
     body: bytes
     sent_at: float = 0.0
@@ -108,7 +114,7 @@ class SealedLink:
         self._by_counter: dict[tuple[bytes, int], _Ask] = {}
         self._tickets: dict[InfoHash, _Held] = {}
         self._located: dict[InfoHash, float] = {}
-        self._actions: deque[Datagram | Heard | Say] = deque()
+        self._actions: deque[Datagram | Heard | Say | Vouch] = deque()
         self._asked = self._answered = self._given_up = 0
         self._want()
 
@@ -141,26 +147,32 @@ class SealedLink:
 
     # -- asks ---------------------------------------------------------------------------------
 
-    def take(self, message: Announce | Locate, now: float) -> bool:
+    def take(self, message: Announce | Locate | Report, now: float) -> bool:
         """Whether it goes by datagram; else say it over the connection."""
         seal = self._seals.get(self._worker_of(message))
         if seal is None or now < self._rest_until or len(self._asks) >= MAX_OPEN:
             return False
-        if isinstance(message, Announce):
-            for ask in list(self._asks):
-                if isinstance(ask.message, Announce) and ask.message.infohash == message.infohash:
-                    self._close(ask)
-            body = sealed.announce_body(message)
-        else:
+        if isinstance(message, Locate):
             wants_ticket = self._wants_ticket(message.infohash, now)
             body = sealed.locate_body(LocateAsk(message.infohash, message.stretch, wants_ticket))
+        else:
+            fits = sealed.asked_body(message)
+            if fits is None or (isinstance(message, Report) and not self._is_beside(seal)):
+                return False
+            body = fits
+            for ask in [ask for ask in self._asks if _replaces(message, ask.message)]:
+                self._close(ask)
         ask = _Ask(message, seal, body)
         self._asks.append(ask)
         self._send(ask, now)
         return True
 
-    def _worker_of(self, message: Announce | Locate) -> int:
-        return message.infohash[0] % self._workers
+    def _worker_of(self, message: Announce | Locate | Report) -> int:
+        return 0 if isinstance(message, Report) else message.infohash[0] % self._workers
+
+    def _is_beside(self, seal: _Seal) -> bool:
+        """The door of the seal is where the connection goes to."""
+        return self._workers == 1 and seal.at is None
 
     def _wants_ticket(self, infohash: InfoHash, now: float) -> bool:
         before = self._located.pop(infohash, -FOREVER)
@@ -218,11 +230,13 @@ class SealedLink:
         self._hear(ask.message, answer, now)
 
     def _hear(
-        self, asked: Announce | Locate, answer: Accepted | Refused | sealed.Sources, now: float
+        self, asked: Announce | Locate | Report, answer: Accepted | Refused | sealed.Sources, now: float
     ) -> None:
-        if isinstance(asked, Announce):
+        if not isinstance(asked, Locate):
             if isinstance(answer, Refused):  # let it cost what it costs there
                 self._actions.append(Say(asked))
+            elif isinstance(asked, Report):
+                self._actions.append(Vouch())
         elif isinstance(answer, sealed.Sources):
             self._redirected(asked, answer, now)
         elif isinstance(answer, Refused) and answer.reason is not Reason.TOO_LARGE:
@@ -266,10 +280,17 @@ class SealedLink:
             self._given_up += 1
             self._actions.append(Say(ask.message))
 
-    def next_action(self) -> Datagram | Heard | Say | None:
+    def next_action(self) -> Datagram | Heard | Say | Vouch | None:
         """The next order for the shell, or None."""
         return self._actions.popleft() if self._actions else None
 
     def statistics(self) -> LinkStatistics:
         """A snapshot."""
         return LinkStatistics(self._asked, self._answered, self._given_up)
+
+
+def _replaces(newer: Announce | Report, older: Announce | Locate | Report) -> bool:
+    """The older need not arrive any more."""
+    if isinstance(newer, Announce):
+        return isinstance(older, Announce) and older.infohash == newer.infohash
+    return isinstance(older, Report) and not older.uses

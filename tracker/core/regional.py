@@ -32,6 +32,7 @@ from shared.core.messages import (
     Locate,
     Message,
     Refusal,
+    Report,
     Seek,
 )  # fmt: skip
 from shared.core.tracker_link import TrackerLink
@@ -162,6 +163,10 @@ class Regional:
         here = [wanted for wanted, waits in zip(asked, wait, strict=True) if not waits]
         found = iter(self.tracker.locate(here, now) if here else ())
         return [over_connection() if waits else next(found) for waits in wait]
+
+    def report(self, message: Report, node: Node, now: float) -> None:
+        """As `Tracker.report`."""
+        self.tracker.report(message, node, now)
 
     def ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
         """As `Tracker.ticket`."""

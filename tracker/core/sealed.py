@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from shared.core import sealed
 from shared.core.errors import ProtocolError, Reason, Refused
 from shared.core.ids import InfoHash, NodeId
-from shared.core.messages import Announce, Refusal, Seal
+from shared.core.messages import Announce, Refusal, Report, Seal
 from shared.core.sealed import ASK, HEAD_BYTES, NONCE, TAG_BYTES, LocateAsk
 from tracker.core import fair_share
 from tracker.core.asks import Located, Wanted
@@ -31,6 +31,9 @@ from tracker.core.swarm import Swarms
 
 MOST_HALVINGS = 3  # of the room, while full batches follow each other
 _ANSWER_BYTE = bytes([sealed.ANSWER])
+_FITS = np.zeros(sealed.LOCATE_BYTES + 2, bool)  # by bytes of a datagram: an ask may be as long
+_FITS[[sealed.ANNOUNCE_BYTES, sealed.LOCATE_BYTES]] = True
+_FITS[sealed.REPORT_BYTES : sealed.LOCATE_BYTES + 1 : sealed.REPORT_STEP_BYTES] = True
 _ROOM = HEAD_BYTES + TAG_BYTES  # of an ask that is not its body
 
 
@@ -46,6 +49,7 @@ class Desk(Protocol):
     def nodes(self) -> Mapping[NodeId, Node]: ...
     def hear(self, sender: NodeId, now: float) -> Node | None: ...
     def announce(self, message: Announce, node: Node, now: float) -> None: ...
+    def report(self, message: Report, node: Node, now: float) -> None: ...
     def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]: ...
     def ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes: ...
 
@@ -55,7 +59,9 @@ class _Ask:
 
     __slots__ = ("body", "counter", "node", "place", "row", "said")
 
-    def __init__(self, row: int, place: int, counter: int, node: Node, said: Announce | LocateAsk) -> None:
+    def __init__(
+        self, row: int, place: int, counter: int, node: Node, said: Announce | LocateAsk | Report
+    ) -> None:
         self.row, self.place, self.counter, self.node, self.said = row, place, counter, node, said
         self.body = b""
 
@@ -96,11 +102,13 @@ class Sealed:
         """
         return dict(self._counts)
 
-    def answer(self, batch: Batch, now: float, full_batches: int = 0) -> None:
-        """Writes answers and their lengths. `full_batches`: how many came in a row, this one included."""
+    def answer(self, batch: Batch, now: float, full_batches: int = 0) -> list[NodeId]:
+        """Writes answers and their lengths; whose reports were taken, as their connections are alive.
+
+        `full_batches`: how many came in a row, this one included."""
         batch.lengths[:] = 0
         if self._seals is None:
-            return
+            return []
         places, counters, good = self._sift(batch, self._seals, now)
         rows = np.flatnonzero(good)
         if full_batches and len(rows):
@@ -116,6 +124,7 @@ class Sealed:
                 asks.append(ask)
         self._decide(asks, batch, now)
         self._write(self._seals, asks, batch)
+        return [ask.node.id for ask in asks if isinstance(ask.said, Report)]
 
     # -- what comes ---------------------------------------------------------------------------
 
@@ -123,7 +132,7 @@ class Sealed:
         self, batch: Batch, seals: Seals, now: float
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
         heads = batch.received[:, :HEAD_BYTES]
-        fits = (batch.sizes == sealed.ANNOUNCE_BYTES) | (batch.sizes == sealed.LOCATE_BYTES)
+        fits = _FITS[np.minimum(batch.sizes, len(_FITS) - 1)]
         places, known, alive = seals.find(heads, now)
         counters, small = counters_of(heads)
         good, left = np.ones(len(fits), bool), len(fits)
@@ -176,6 +185,10 @@ class Sealed:
         for ask in asks:
             if isinstance(ask.said, Announce):
                 self._announce(ask, ask.said, now)
+            elif isinstance(ask.said, Report):
+                self.desk.report(ask.said, ask.node, now)
+                self._counts["reports"] += 1
+                ask.body = sealed.ACCEPTED
             else:
                 locates.append((ask, ask.said))
         if not locates:

@@ -206,9 +206,7 @@ class Tracker:
             case Announce():
                 self.announce(message, node, now)
             case Report():
-                node.report = message
-                self.usage.reported(node, message, now)
-                self.edges.sends(node.id, message.up_rate)
+                self.report(message, node, now)
             case Load():
                 self._load(message, node, now)
             case Locate():
@@ -252,6 +250,12 @@ class Tracker:
         if node.kind is Kind.EDGE and not self._may_serve(node):
             return  # anybody can say that it is an edge: nobody is sent to one we do not know
         self.asks.announce(message, node, now)
+
+    def report(self, message: Report, node: Node, now: float) -> None:
+        """Takes in how a node does."""
+        node.report = message
+        self.usage.reported(node, message, now)
+        self.edges.sends(node.id, message.up_rate)
 
     def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]:
         """Answers for all of them in order; logs them, and orders what they make necessary."""
