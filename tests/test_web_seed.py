@@ -358,7 +358,7 @@ async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
                 nursery.start_soon(take, 1)
         passed = trio.current_time() - began
         assert sum(taken) <= rate * passed + burst
-        assert abs(taken[0] - taken[1]) <= 2 * PART_BYTES
+        assert abs(taken[0] - taken[1]) <= 4 * PART_BYTES  # each has a part or two on the way
 
 
 def test_nothing_is_open_that_was_not_said_to_be() -> None:
