@@ -116,8 +116,8 @@ async def test_a_tracker_that_restarts_is_not_missed(film: Path, tmp_path: Path)
 
 
 async def wait_until_used_as_peers_say(house: House, title: Address, *peers: str) -> None:
-    """Across the tracker's death no byte is counted twice, and none is forgotten; a redirect of the two seconds
-    before it may be."""
+    """Across the tracker's death no byte is counted twice, and none is forgotten; a redirect of the two
+    seconds before it may be."""
     assert title.title is not None
     said = [await peer_says(house.doors[name], title) for name in peers]
 
