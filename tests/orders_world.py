@@ -129,14 +129,22 @@ class Edges:
             host.core.disconnected(other, Reason.TIMEOUT, self.now)
             self.pump(host)
 
-    def place(self, host: Host, manifest: Manifest, *sources: Host, order: int = 1, **changed: Any) -> None:
+    def place(
+        self,
+        host: Host,
+        manifest: Manifest,
+        *sources: Host,
+        order: int = 1,
+        by: NodeId = TRACKER_ID,
+        **changed: Any,
+    ) -> None:
         """The tracker orders a title."""
         expires_at = int(self.now) + tickets.TICKET_SECONDS
         ticket = tickets.issue(KEY, tickets.Ticket(host.id, manifest.infohash, expires_at, tickets.UNLIMITED))
         named = tuple(Source(s.id, str(AT), Kind.EDGE, "", 7, Why.EDGE_FIRST) for s in sources)
         fields = {"length": manifest.length, "before": 0, "signer": manifest.signer_id, **changed}
         message = Place(order, manifest.infohash, ticket=ticket, sources=named, **fields)
-        host.core.receive(messages.decode(messages.encode(message)), TRACKER_ID, self.now)
+        host.core.receive(messages.decode(messages.encode(message)), by, self.now)
         self.pump(host)
 
     # -- time -------------------------------------------------------------------------------------
@@ -170,7 +178,7 @@ class Edges:
         match action:
             case Send():
                 self._send(host, action)
-            case Dial() if action.node != TRACKER_ID:
+            case Dial() if action.node in self.hosts:  # not a tracker
                 other = self.hosts[action.node]
                 wait = 2 * DELAY if other.alive else DIAL_SECONDS
                 self.at(self.now + wait, lambda: self._dialled(host, other))

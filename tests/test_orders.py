@@ -16,11 +16,14 @@ from shared.core.messages import (
     Announce,
     Event,
     Evict,
+    Fellow,
+    Fellows,
     Gone,
     Have,
     Load,
     Placed,
     PlaceStage,
+    Schedule,
 )
 from tests.orders_world import ANN, AT, FILM, OTHER, THIRD, TOTAL, Host, is_whole, world
 from tests.tracker_parts import NOW, TRACKER_ID, hello, infohash, node
@@ -196,6 +199,38 @@ def test_without_the_tracker_the_work_goes_on_and_it_hears_of_it_when_it_is_back
     assert (announced.held, announced.total) == (TOTAL, TOTAL)
     edges.place(edge, FILM, origin, order=2)
     assert edge.placed()[-1] == Placed(2, PlaceStage.HELD, 1000, Reason.NONE)
+
+
+def test_the_next_tracker_hears_what_is_here_and_how_far_its_own_order_is() -> None:
+    edges, origin, edge = world(rate=1e6)
+    spare_tracker = node("spare tracker")
+    edge.core.receive(Fellows((Fellow(spare_tracker, "192.0.2.9:4430", ""),)), TRACKER_ID, edges.now)
+    edges.place(edge, FILM, origin, order=7)
+    edges.run(3)
+    edges.lose_tracker(edge)
+    told = len(edge.told)
+    edges.run(0.5)
+    edge.core.connected(spare_tracker, AT, hello(Kind.TRACKER), edges.now)
+    edge.core.receive(Schedule(60, 5), spare_tracker, edges.now)
+    edges.run(1)
+
+    def heard() -> list[object]:
+        return [message for to, message in edge.guests if to == spare_tracker]
+
+    (announced,) = [message for message in heard() if isinstance(message, Announce)]
+    assert (announced.infohash, announced.event) == (FILM.infohash, Event.STARTED)
+    assert 0 < announced.held < announced.total == TOTAL
+    assert not [message for message in heard() if isinstance(message, Placed)]  # it has ordered nothing
+    part = len(edge.disk[FILM.infohash])
+    edges.place(edge, FILM, origin, order=7, by=spare_tracker)  # its own numbers, by chance the same
+    edges.run(60)
+    placed = [message for message in heard() if isinstance(message, Placed)]
+    assert placed[0].stage is PlaceStage.FETCHING
+    assert placed[0].permille >= 1000 * part // TOTAL > 0
+    assert placed[-1] == Placed(7, PlaceStage.HELD, 1000, Reason.NONE)
+    assert is_whole(edge)
+    assert origin.sent_bytes == FILM.length  # it is the same work: nothing was fetched twice
+    assert len(edge.told) == told  # the dead one is told nothing
 
 
 def test_an_order_without_an_end_keeps_saying_so() -> None:

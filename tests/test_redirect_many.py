@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.core.ids import Kind
-from shared.core.messages import Why
+from shared.core.messages import Load, Why
 from tests.test_redirect import RATE, field_of
 from tests.tracker_parts import NOW, announce, infohash, node
 from tracker.core.answers import Answer, Question, Trace, Viewer, replay
@@ -170,6 +170,17 @@ def test_who_asks_for_different_swarms_at_once_gets_what_they_would_get_one_by_o
     together = choose_many(field(), questions, Random(1), NOW)
     assert [answer.choices for answer in together] == expected
     assert len(expected[19]) == 12
+
+
+def test_whether_another_region_has_it_is_told_apart_within_a_batch() -> None:
+    """The edge here would fetch it, but only if there is somebody to fetch it from."""
+    field = field_of(("edge", Kind.EDGE, "north", 7), swarm_id=OTHER)
+    field.edges.loaded(node("edge"), Load(10_000_000, 0, 1 << 40, 0, int(NOW * 1000)), NOW)
+    viewer = Viewer(node("viewer"), Kind.PC, "north")
+    questions = [Question(FILM, viewer, RATE, elsewhere=known) for known in (False, True, False)]
+    answers = choose_many(field, questions, Random(1), NOW)
+    assert [answer.fetcher for answer in answers] == [None, node("edge"), None]
+    assert [[c.node for c in answer.choices] for answer in answers] == [[], [node("edge")], []]
 
 
 @pytest.mark.parametrize("classes", [(3,), (1, 2, 3, 4, 5, 6, 7)])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from shared.core.errors import Reason
 from shared.core.ids import Address, HostPort, Kind, Mode, NodeId
 from shared.core.messages import Hello, Locate, Message, Redirect, Report
 from shared.core.sealed_link import LinkStatistics
+from shared.core.tracker_link import TrackerLink
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
 from shared.node import Introduction, Node, open_node
@@ -163,7 +165,7 @@ async def test_reports_keep_a_connection_alive_without_a_packet_of_it(
     async with running(tmp_path, monkeypatch, idle_timeout_seconds=1.0) as (client, core):
         await client.sealed()
         connection = client.node.connection(client.tracker.node)
-        connection._keep_alive_seconds = None
+        connection.keep_alive_seconds = None
         for _ in range(10):
             client.say(REPORT)
             await trio.sleep(0.25)
@@ -173,3 +175,79 @@ async def test_reports_keep_a_connection_alive_without_a_packet_of_it(
         with trio.fail_after(5):
             while core.nodes:  # noqa: ASYNC110
                 await trio.sleep(0.05)
+
+
+class Follower(Holder):
+    """A holder that turns from tracker to tracker as peers and edges do."""
+
+    def __init__(self, tracker: Address, *others: Address) -> None:
+        super().__init__(tracker)
+        self.actions.clear()
+        self.link = TrackerLink(tracker, Random(1), others=others)
+        self.reached = {one.node: trio.Event() for one in (tracker, *others)}
+
+    def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
+        if self.link.connected(node, hello):
+            self.reached[node].set()
+
+    def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
+        self.link.disconnected(node, now)
+
+    def get_timer(self) -> float:
+        return self.link.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        self.link.handle_timer(now)
+
+    def next_action(self) -> Any:
+        return super().next_action() or self.link.next_action()
+
+
+@pytest.mark.parametrize("next_has_door", [True, False])
+async def test_who_held_a_seal_of_a_tracker_that_died_goes_on_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, next_has_door: bool
+) -> None:
+    cores: list[Tracker] = []
+
+    def made(key: Any, settings: Any, entries: Any, rng: Any) -> Tracker:
+        cores.append(Tracker(key, settings, [FILM], rng))
+        return cores[-1]
+
+    monkeypatch.setattr(server, "Tracker", made)
+    life = trio.CancelScope()
+
+    async def mortal(task_status: trio.TaskStatus[Ready]) -> None:
+        with life:
+            await serve(config_of(tmp_path / "first"), task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        first: Ready = await nursery.start(mortal)
+        config = config_of(tmp_path / "second", sealed_datagrams=next_has_door)
+        second: Ready = await nursery.start(partial(serve, config))
+        core = Follower(first.address, second.address)
+        introduction = Introduction(Kind.PC, Mode.SHARED, "", "test")
+        async with (
+            open_endpoint(Identity.generate(), "127.0.0.1") as endpoint,
+            open_node(endpoint, core, introduction, lambda action: None, _no_stream) as node,
+        ):
+            with trio.fail_after(20):
+                await core.reached[first.address.node].wait()
+            client = Running(core, node, first.address)
+            await client.sealed()
+            assert (await client.locate(5)).ticket
+            assert cores[0].sealed.statistics()["redirects"] == 1
+            monkeypatch.setattr(cores[0].sealed, "answer", lambda batch, now, full: None)
+            client.say(Locate(6, SWARM))  # under way when it dies, and never answered
+            life.cancel()
+            with trio.fail_after(20):
+                await core.reached[second.address.node].wait()
+            client.tracker = second.address
+            if next_has_door:
+                await client.sealed()
+            assert (await client.locate(7)).ticket
+            assert cores[1].sealed.statistics().get("redirects", 0) == next_has_door
+            assert cores[1].statistics().redirects == 1
+            assert not [m for m in core.heard if isinstance(m, Redirect) and m.request == 6]
+            assert client.datagrams().given_up == 0
+            assert len(endpoint.asides.listeners) == 1  # nothing is left of the first one's seal
+        nursery.cancel_scope.cancel()

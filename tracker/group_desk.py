@@ -166,7 +166,7 @@ class GroupDesk:
     async def _keep(self, request: Request) -> KeptView:
         query.only(request)
         wish = await query.body_of(request, KeepWish)
-        entry = find_title(self._core.entries, wish.title)
+        entry = find_title(self._core.titles, wish.title)
         async with self._turn:
             if wish.groups is None:
                 await self._store.write(groups.open_title, entry.title_id)

@@ -107,7 +107,7 @@ class PlanDesk:
         wish = await query.body_of(request, PlanWish)
         now = self._now()
         self._check(wish, now)
-        entry = find_title(self._core.entries, wish.title)
+        entry = find_title(self._core.titles, wish.title)
         arguments = (entry.title_id, wish.release_at, wish.edges, frozenset(wish.regions), now)
         async with self._turn:
             plan = await self._store.write(plans.add_plan, *arguments)
@@ -132,7 +132,7 @@ class PlanDesk:
 
     async def _cancel(self, request: Request) -> PlanView:
         query.only(request, "title")
-        entry = find_title(self._core.entries, query.text_of(request, "title"))
+        entry = find_title(self._core.titles, query.text_of(request, "title"))
         async with self._turn:
             plan = self._core.content.plans.open.get(entry.title_id)
             if plan is None:

@@ -29,7 +29,6 @@ class Deltas:
         """`at`: where others dial this tracker, if it must be said."""
         self._tracker = tracker
         self._at = at
-        self.borrowed: set[TitleId] = set()  # titles of other regions, which are not ours to tell
         self.sequence = 0
         self.due_at = FOREVER
         self._told: dict[InfoHash, SwarmHeld] = {}
@@ -81,7 +80,7 @@ class Deltas:
         ours = {
             title_id: entry
             for title_id, entry in tracker.entries.items()
-            if title_id not in self.borrowed and tracker.groups.is_open(title_id)
+            if title_id not in tracker.titles.borrowed and tracker.groups.is_open(title_id)
         }
         self._entries.extend(entry for title_id, entry in ours.items() if told.get(title_id) != entry)
         self._withdrawn.extend(title_id for title_id in list(told) if title_id not in ours)

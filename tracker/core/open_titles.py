@@ -17,7 +17,10 @@ OPEN_SECONDS = 10  # a title that is closed leaves web seeds after so long
 
 @dataclass(frozen=True, slots=True)
 class OpenTitles:
-    """Looks at the catalogue and its groups; remembers nothing."""
+    """Looks at the catalogue and its groups; remembers nothing.
+
+    What is borrowed from another region is not offered: only there it is known who may have it.
+    """
 
     titles: Titles
     groups: Groups
@@ -26,14 +29,17 @@ class OpenTitles:
     def torrents(self) -> Iterator[bytes]:
         """What BitTorrent calls them: 20 bytes of each infohash."""
         for entry in self.titles.entries.values():
-            if self.groups.is_open(entry.title_id):
+            if self._is_open(entry):
                 for rendition in entry.renditions:
                     yield rendition.infohash[:HASH_BYTES]
+
+    def _is_open(self, entry: Entry) -> bool:
+        return entry.title_id not in self.titles.borrowed and self.groups.is_open(entry.title_id)
 
     def entry(self, infohash: InfoHash) -> Entry:
         """The title of an open rendition. Raises Refused: what is kept to groups is not known either."""
         entry = self.titles.title_of(infohash) if self.has_door else None
-        if entry is None or not self.groups.is_open(entry.title_id):
+        if entry is None or not self._is_open(entry):
             raise Refused(Reason.UNKNOWN_TITLE, "there is no such title for everybody here")
         return entry
 

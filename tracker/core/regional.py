@@ -179,7 +179,7 @@ class Regional:
     def _misses(self, infohash: InfoHash, now: float) -> bool:
         """Whether the central tier could know of somebody that this region lacks."""
         entry = self.tracker.title_of(infohash)
-        borrowed = entry is not None and entry.title_id in self._deltas.borrowed  # may be withdrawn
+        borrowed = entry is not None and entry.title_id in self.tracker.titles.borrowed  # may be withdrawn
         here = not borrowed and self.tracker.edges_with(infohash)
         return not here and not self._abroad.is_fresh(infohash, now)
 
@@ -218,7 +218,7 @@ class Regional:
 
     @property
     def _ours(self) -> list[Entry]:
-        borrowed = self._deltas.borrowed
+        borrowed = self.tracker.titles.borrowed
         return [entry for title_id, entry in self.tracker.entries.items() if title_id not in borrowed]
 
     def _relay_back(self, sender: NodeId, message: Browse | Describe, answer: Message | None) -> None:
@@ -282,17 +282,15 @@ class Regional:
         self._found += 1
         titles = self.tracker.titles
         known = titles.entries.get(entry.title_id)
-        if known is None or entry.title_id in self._deltas.borrowed:
+        if known is None or entry.title_id in self.tracker.titles.borrowed:
             if any(titles.title_of(one.infohash) not in (None, known) for one in entry.renditions):
                 return self._abroad.note_unknown(infohash, now)  # ours, under another title's name
-            self._deltas.borrowed.add(entry.title_id)
-            titles.put(entry)
+            titles.borrow(entry)
         return self._abroad.note(infohash, message.sources, now)
 
     def _give_back(self, infohash: InfoHash) -> None:
         entry = self.tracker.title_of(infohash)
-        if entry is not None and entry.title_id in self._deltas.borrowed:
-            self._deltas.borrowed.discard(entry.title_id)
+        if entry is not None and entry.title_id in self.tracker.titles.borrowed:
             self.tracker.titles.drop(entry.title_id)
 
     def _release(self, infohashes: list[InfoHash], now: float) -> None:
@@ -338,6 +336,6 @@ class Regional:
     def statistics(self) -> TierStatistics:
         """A snapshot for the API."""
         return TierStatistics(
-            self.link.up, self._seeks, self._found, self._unanswered, len(self._deltas.borrowed),
+            self.link.up, self._seeks, self._found, self._unanswered, len(self.tracker.titles.borrowed),
             self._deltas.sequence, self._fellows,
         )  # fmt: skip

@@ -15,6 +15,7 @@ class Titles:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries: dict[TitleId, Entry] = {entry.title_id: entry for entry in entries}
+        self.borrowed: set[TitleId] = set()  # titles of other regions: known here, in their database
         self._of_swarm: dict[InfoHash, tuple[Entry, Rendition]] = {}
         for entry in entries:
             self._link(entry)
@@ -58,7 +59,16 @@ class Titles:
         return Entry(message.title_id, message.title, edge, message.rendition_list)
 
     def put(self, entry: Entry) -> None:
-        """A title is new, or is not what it was."""
+        """A title is registered here, or is not what it was."""
+        self.borrowed.discard(entry.title_id)
+        self._replace(entry)
+
+    def borrow(self, entry: Entry) -> None:
+        """Another region has this title."""
+        self.borrowed.add(entry.title_id)
+        self._replace(entry)
+
+    def _replace(self, entry: Entry) -> None:
         before = self.entries.get(entry.title_id)
         for rendition in before.renditions if before else ():
             self._of_swarm.pop(rendition.infohash, None)
@@ -67,6 +77,7 @@ class Titles:
 
     def drop(self, title_id: TitleId) -> None:
         """A title is not known here any more."""
+        self.borrowed.discard(title_id)
         entry = self.entries.pop(title_id, None)
         for rendition in entry.renditions if entry else ():
             self._of_swarm.pop(rendition.infohash, None)
