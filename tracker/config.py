@@ -21,6 +21,7 @@ class Tier(StrEnum):
     REGIONAL = "regional"
     CENTRAL = "central"
 
+
 MAX_WORKERS = 32
 
 

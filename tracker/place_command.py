@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from tracker.group_commands import DEFAULT, Json, TrackerApi
+from tracker.group_commands import DEFAULT, PAGE, Json, TrackerApi
 
 if TYPE_CHECKING:
     from tracker.api_client import Api
     from tracker.desk_views import PlanPage, PlanView
 
 Flag = Parameter(negative=(), show_default=False)
-_PAGE = 500
 HEAD = ("title", "before", "state", "edge", "region", "stage", "done")
 
 
@@ -65,7 +64,7 @@ def _list(api: Api, json: bool) -> None:
     from tracker.desk_views import PlanPage
     from tracker.plain_table import table
 
-    page = api.get("plans", PlanPage, limit=_PAGE)
+    page = api.get("plans", PlanPage, limit=PAGE)
     if json:
         print(_encoded(page))
     elif not page.plans:
