@@ -157,6 +157,8 @@ async def test_a_title_is_placed_seen_cancelled_and_refused_in_one_line(
             (("Film film", "--before", moment, "--regions", "x", "--edges", "1"), 2, "--edges: say how many"),
             (("Film film", "--before", moment, "--edges", "0"), 2, "--edges: expected a number from 1"),
             (("Film film", "--cancel", "--before", moment), 2, "--cancel: takes a plan back"),
+            (("Film film", "--cancel", "--edges", "0"), 2, "--cancel: takes a plan back"),
+            (("--edges", "0"), 2, "which title?"),
             (("--before", moment), 2, "which title?"),
         ]:
             got, out, error = await run(*arguments)

@@ -146,6 +146,14 @@ async def test_a_bad_page_names_its_parameter(kind: str, query: str, name: str) 
     assert re.fullmatch(rf"{name}: expected one whole number from \d+ to \d+", response.json()["error"])
 
 
+@pytest.mark.parametrize("kind", ["overview", "nodes", "swarms", "placement", "tiers", "redirects", "titles"])
+async def test_an_unknown_parameter_is_refused_by_its_name(kind: str) -> None:
+    async with client_of(tracker()) as client:
+        response = await client.get(f"/api/v1/{kind}?limits=3")
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("'limits': unknown parameter; known: ")
+
+
 @pytest.mark.parametrize(
     "path, status",
     [

@@ -65,6 +65,17 @@ def test_a_tier_is_named_with_what_it_needs() -> None:
         load(TrackerConfig, "tracker", None, {"tier": "global"}, environ={})
 
 
+def test_no_setting_is_ignored_in_silence() -> None:
+    central = f"penstock://{node('c').hex()}@h:1"
+    for flags, says in [
+        ({"central": central}, r"central: is for a regional tracker; set --tier"),
+        ({"regionals": node("r").hex()}, r"regionals: is for a central tracker; set --tier"),
+        ({"workers": "2"}, r"workers: only serve `bittorrent`"),
+    ]:
+        with pytest.raises(LocalError, match=says):
+            load(TrackerConfig, "tracker", None, flags, environ={})
+
+
 # -- the process ------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from tracker.desk_views import ErrorView
 DEFAULT_API = "http://127.0.0.1:8430"
 MAX_ANSWER_BYTES = 16 << 20
 TIMEOUT_SECONDS = 30.0  # a change waits for the tracker's disk
-PAGE = 500
 
 T = TypeVar("T", bound=msgspec.Struct)
 

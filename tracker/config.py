@@ -186,6 +186,12 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise LocalError("central: must be set to one address for a regional tracker")
         if self.tier is Tier.CENTRAL and not self.regionals:
             raise LocalError("regionals: must name the regional trackers that a central one serves")
+        if self.central is not None and self.tier is not Tier.REGIONAL:
+            raise LocalError("central: is for a regional tracker; set --tier regional, or leave it out")
+        if self.regionals and self.tier is not Tier.CENTRAL:
+            raise LocalError("regionals: is for a central tracker; set --tier central, or leave it out")
+        if self.workers > 1 and self.bittorrent is None:
+            raise LocalError("workers: only serve `bittorrent`; set that too, or leave workers out")
 
     def edge_ids(self) -> frozenset[NodeId]:
         """The edges that may publish. Raises LocalError that starts with the setting's name."""

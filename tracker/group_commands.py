@@ -29,7 +29,7 @@ Csv = Annotated[
     Path | None, Parameter(help="A file of node ids, one a line; what follows a comma is for people.")
 ]
 DEFAULT = "http://127.0.0.1:8430"
-_PAGE = 500
+PAGE = 500
 
 
 def register(app: App) -> None:
@@ -50,7 +50,7 @@ def show(*, tracker_api: TrackerApi = DEFAULT, json: Json = False) -> None:
     """List the groups."""
     from tracker.desk_views import GroupPage
 
-    page = _api(tracker_api).get("groups", GroupPage, limit=_PAGE)
+    page = _api(tracker_api).get("groups", GroupPage, limit=PAGE)
     rows = [(g.name, g.publisher_name or g.publisher, str(g.members), str(g.titles)) for g in page.groups]
     _say(page, json, ("group", "publisher", "members", "titles kept to it"), rows, page.total)
 
@@ -92,7 +92,7 @@ def members(group: str, /, *, tracker_api: TrackerApi = DEFAULT, json: Json = Fa
 
     api, skip = _api(tracker_api), 0
     while True:
-        page = api.get("members", MemberPage, group=group, skip=skip, limit=_PAGE)
+        page = api.get("members", MemberPage, group=group, skip=skip, limit=PAGE)
         if json:
             _print(_encoded(page))
         elif page.members:
@@ -122,7 +122,7 @@ def kept(*, tracker_api: TrackerApi = DEFAULT, json: Json = False) -> None:
     """List the titles that are kept to groups."""
     from tracker.desk_views import KeptPage
 
-    page = _api(tracker_api).get("kept", KeptPage, limit=_PAGE)
+    page = _api(tracker_api).get("kept", KeptPage, limit=PAGE)
     rows = [(k.title, k.title_id, ", ".join(k.groups) or "nobody") for k in page.kept]
     _say(page, json, ("title", "id", "kept to"), rows, page.total)
 
@@ -131,7 +131,7 @@ def publishers(*, tracker_api: TrackerApi = DEFAULT, json: Json = False) -> None
     """List who publishes here."""
     from tracker.desk_views import PublisherPage
 
-    page = _api(tracker_api).get("publishers", PublisherPage, limit=_PAGE)
+    page = _api(tracker_api).get("publishers", PublisherPage, limit=PAGE)
     rows = [(p.publisher, p.name, str(p.titles), str(p.groups)) for p in page.publishers]
     _say(page, json, ("publisher", "name", "titles", "groups"), rows, page.total)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from tracker.group_commands import DEFAULT, Json, TrackerApi
+from tracker.group_commands import DEFAULT, PAGE, Json, TrackerApi
 
 if TYPE_CHECKING:
     from tracker.api_client import Api
     from tracker.desk_views import PlanPage, PlanView
 
 Flag = Parameter(negative=(), show_default=False)
-_PAGE = 500
 HEAD = ("title", "before", "state", "edge", "region", "stage", "done")
 
 
@@ -46,10 +45,10 @@ def place(
 
     api = Api(tracker_api)
     if title is None:
-        _no_title(before, regions, edges, cancel)
+        _no_title(before, regions, edges, cancel or None)
         _list(api, json)
     elif cancel:
-        _cancel(api, title, before or regions or edges, json)
+        _cancel(api, title, (before, regions, edges), json)
     else:
         _add(api, title, before, regions, edges, json)
 
@@ -57,7 +56,7 @@ def place(
 def _no_title(*others: object) -> None:
     from shared.core.errors import ConfigError
 
-    if any(others):
+    if any(other is not None for other in others):
         raise ConfigError('penstock place: which title? penstock place "TITLE" --before 2026-12-24T20:00')
 
 
@@ -65,7 +64,7 @@ def _list(api: Api, json: bool) -> None:
     from tracker.desk_views import PlanPage
     from tracker.plain_table import table
 
-    page = api.get("plans", PlanPage, limit=_PAGE)
+    page = api.get("plans", PlanPage, limit=PAGE)
     if json:
         print(_encoded(page))
     elif not page.plans:
@@ -91,11 +90,11 @@ def _rows(page: PlanPage) -> Iterator[tuple[str, ...]]:
             head = ("", "", "")
 
 
-def _cancel(api: Api, title: str, others: object, json: bool) -> None:
+def _cancel(api: Api, title: str, others: Sequence[object], json: bool) -> None:
     from shared.core.errors import ConfigError
     from tracker.desk_views import PlanView
 
-    if others:
+    if any(other is not None for other in others):
         raise ConfigError("--cancel: takes a plan back; leave --before, --regions and --edges away")
     plan = api.delete("plans", PlanView, title=title)
     print(_encoded(plan) if json else f"{plan.title} ({plan.title_id}) has no plan any more")

@@ -28,7 +28,7 @@ from tracker.answers import json
 from tracker.core.answers import Trace
 from tracker.core.tracker import Tracker
 from tracker.desk_views import ErrorView
-from tracker.query import bounds
+from tracker.query import bounds, only
 
 
 class Desk(Protocol):
@@ -80,29 +80,33 @@ class Portal:
         return PlainTextResponse("ok\n")
 
     async def _overview(self, request: Request) -> Response:
+        only(request)
         return json(self._now())
 
     async def _nodes(self, request: Request) -> Response:
-        return json(views.node_page(self.core, *bounds(request)))
+        return json(views.node_page(self.core, *_page_of(request)))
 
     async def _swarms(self, request: Request) -> Response:
-        return json(views.swarm_page(self.core, *bounds(request)))
+        return json(views.swarm_page(self.core, *_page_of(request)))
 
     async def _placement(self, request: Request) -> Response:
+        only(request)
         return json(placement_view.placement(self.core, clock.now()))
 
     async def _tiers(self, request: Request) -> Response:
+        only(request)
         return json(tiers.view(self.tier or self.core))
 
     async def _redirects(self, request: Request) -> Response:
-        skip, limit = bounds(request)
+        skip, limit = _page_of(request)
         latest = islice(reversed(self.core.answers), skip, skip + limit)
         return json(RedirectPage(len(self.core.answers), [answer.trace() for answer in latest]))
 
     async def _titles(self, request: Request) -> Response:
-        return json(views.title_page(self.core, self.tracker, *bounds(request)))
+        return json(views.title_page(self.core, self.tracker, *_page_of(request)))
 
     async def _title(self, request: Request) -> Response:
+        only(request)
         try:
             title_id = parse_title_id(request.path_params["title_id"])
         except LocalError as error:
@@ -122,6 +126,11 @@ class RedirectPage(msgspec.Struct, frozen=True):
 
     total: int  # that are remembered
     redirects: list[Trace]
+
+
+def _page_of(request: Request) -> tuple[int, int]:
+    only(request, "skip", "limit")
+    return bounds(request)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

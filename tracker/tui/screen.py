@@ -28,7 +28,7 @@ HELP = """\
   Tab    the other table
   ?      this page; any key leaves it
 
-  Rates (up, down, cap) are in Mbit/s; amounts in bytes since the node's start.
+  Rates (up, down, cap) in Mbit/s; amounts in bytes since the node's start.
   use    part of the upload cap in use
   edge   bytes taken from edges          peers  bytes taken from peers
   given  bytes uploaded to others        src    sources taken from
@@ -41,7 +41,7 @@ class HelpScreen(ModalScreen[None]):
 
     DEFAULT_CSS = """
     HelpScreen { align: center middle; }
-    HelpScreen Static { width: auto; height: auto; border: round $primary; padding: 0 1; }
+    HelpScreen Static { width: auto; max-width: 100%; height: auto; border: round $primary; padding: 0 1; }
     """
 
     def compose(self) -> ComposeResult:
