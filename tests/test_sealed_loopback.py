@@ -236,7 +236,7 @@ async def test_who_held_a_seal_of_a_tracker_that_died_goes_on_with_the_next(
             await client.sealed()
             assert (await client.locate(5)).ticket
             assert cores[0].sealed.statistics()["redirects"] == 1
-            monkeypatch.setattr(cores[0].sealed, "answer", lambda batch, now, full: None)
+            monkeypatch.setattr(cores[0].sealed, "answer", lambda batch, now, full: [])
             client.say(Locate(6, SWARM))  # under way when it dies, and never answered
             life.cancel()
             with trio.fail_after(20):
