@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from tests.house_parts import ask, fetch_bytes, open_title, peer_says, small_film, wait_until
+from tests.house_parts import (
+    ask,
+    fetch_bytes,
+    open_title,
+    peer_says,
+    run,
+    says_one_line,
+    small_film,
+    stored_film,
+    wait_until,
+)
 from tests.test_system import Seat
-from tests.two_regions import open_regions
+from tests.two_regions import EDGES, open_regions
 
 FOUND_WITHIN_SECONDS = 3.0
 
@@ -67,3 +78,31 @@ async def test_regions_serve_each_other_and_outlive_their_trackers(tmp_path: Pat
             door = await house.start_viewer(name, *trackers)
             path = await open_title(door, title)
             assert await fetch_bytes(f"{door}{path}?download") == whole
+
+
+async def test_a_regions_edge_fetches_what_its_viewers_want_of_the_other(tmp_path: Path) -> None:
+    film = small_film(tmp_path, 4)
+    async with open_regions(tmp_path, has_south_edge=True) as house:
+        title = await house.publish(film, "A film of the north")
+        door = await house.start_viewer("first", "south")
+
+        async def is_told() -> bool:
+            told = await ask(house.apis["central"], "/api/v1/tiers")
+            return any(fellow["edges"] for fellow in told["fellows"])
+
+        await wait_until(is_told, 10)
+        path = await open_title(door, title)  # this viewer's question is what orders it
+        whole = await fetch_bytes(f"{door}{path}?download")
+
+        async def is_held() -> bool:
+            record = await ask(house.apis["south"], "/api/v1/placement/record")
+            return [one["stage"] for one in record["placement"]] == ["held"]
+
+        await wait_until(is_held, 20)
+        assert stored_film(tmp_path / EDGES["south"]) == stored_film(tmp_path / EDGES["north"]) == whole
+        assert (await ask(house.apis["south"], "/api/v1/tiers"))["borrowed"] == 1
+        assert title.title is not None
+        done = await trio.to_thread.run_sync(
+            partial(run, "group", "keep", title.title.hex(), "any", "--tracker-api", house.apis["south"])
+        )
+        says_one_line(done, 1, "'A film of the north' is a title of another region; ask there")

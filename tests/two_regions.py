@@ -1,4 +1,4 @@
-"""Two regions and a central tracker as real processes on loopback; one edge, at the north."""
+"""Two regions and a central tracker as real processes on loopback; an edge at the north, or at both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from peer.demo.house import PENSTOCK, House, environment
 from shared.core.ids import Address, parse_address
 
 HERE = "127.0.0.1:0"
+EDGES = {"north": "edge", "south": "south-edge"}  # their data folders
 
 
 @dataclass(slots=True)
@@ -21,19 +22,27 @@ class TwoRegions(House):
 
     trackers: dict[str, Address] = field(default_factory=dict)
     apis: dict[str, str] = field(default_factory=dict)
+    has_south_edge: bool = False
 
     async def begin(self) -> None:
-        """Starts the trackers, and the north's edge."""
-        regionals = [await self._id_of(name) for name in ("north", "south")]
+        """Starts the trackers, and the edges."""
+        regionals = [await self._id_of(name, "tracker", "--print-address") for name in ("north", "south")]
         await self.start_tracker_of("central", tier='"central"', regionals=str(regionals).replace("'", '"'))
         for name in ("north", "south"):
-            more = {"edges": f'["{await self._edge_id()}"]'} if name == "north" else {}
+            more = {}
+            if name == "north" or self.has_south_edge:
+                more["edges"] = f'["{await self._id_of(EDGES[name], "edge", "--print-id")}"]'
             await self.start_tracker_of(
                 name, tier='"regional"', region=f'"{name}"', central=f'"{self.trackers["central"]}"',
                 report_seconds=1, **more,
             )  # fmt: skip
         self.tracker, self.api = self.trackers["north"], self.apis["north"]
         await self.start_edge()
+        if self.has_south_edge:
+            await self._start(
+                EDGES["south"], "edge", "--tracker", str(self.trackers["south"]), "--listen", HERE,
+                "--data", str(self.folder / EDGES["south"]),
+            )  # fmt: skip
 
     async def start_tracker_of(self, name: str, **settings: object) -> None:
         """One tracker with these settings, as they stand in a file."""
@@ -46,10 +55,11 @@ class TwoRegions(House):
         )  # fmt: skip
         self.trackers[name], self.apis[name] = parse_address(running.ready[2]), running.ready[4]
 
-    async def _id_of(self, name: str) -> str:
-        command = [*PENSTOCK, "tracker", "--data", str(self.folder / name), "--print-address"]
+    async def _id_of(self, name: str, program: str, how: str) -> str:
+        command = [*PENSTOCK, program, "--data", str(self.folder / name), how]
         done = await trio.run_process(command, capture_stdout=True, env=environment())
-        return parse_address(done.stdout.decode()).node.hex()
+        said = done.stdout.decode().strip()
+        return parse_address(said).node.hex() if program == "tracker" else said
 
     async def start_viewer(self, name: str, *trackers: str) -> str:
         """A peer of these trackers; the URL of its door."""
@@ -63,9 +73,9 @@ class TwoRegions(House):
 
 
 @asynccontextmanager
-async def open_regions(folder: Path) -> AsyncIterator[TwoRegions]:
+async def open_regions(folder: Path, *, has_south_edge: bool = False) -> AsyncIterator[TwoRegions]:
     """Running; everything is ended when the context is left."""
-    house = TwoRegions(folder)
+    house = TwoRegions(folder, has_south_edge=has_south_edge)
     try:
         await house.begin()
         yield house
