@@ -135,6 +135,17 @@ def test_a_refused_title_is_known_as_refused_until_the_tracker_says_otherwise() 
     assert core.fetches[SWARM].refused is None
 
 
+def test_every_reader_of_a_title_does_not_ask_the_tracker_anew() -> None:
+    core = peer()
+    locate = located(core)
+    core.fetch(SWARM, NOW)  # another reader, before the answer
+    assert not [m for m in sent(core, NOW) if isinstance(m, Locate)]
+    tell(core, redirect(locate.request, EDGE), TRACKER_ID)
+    core.fetch(SWARM, NOW)  # and one after it
+    assert not [m for m in sent(core, NOW) if isinstance(m, Locate)]
+    assert len([m for m in sent(core, NOW + LOCATE_EVERY_SECONDS) if isinstance(m, Locate)]) == 1
+
+
 def test_a_tracker_that_never_answers_is_asked_on_and_nothing_collects() -> None:
     """Each question is given up as the link gives up its own; what comes after that is no offence."""
     core, now, asked = peer(), NOW, list[Locate]()

@@ -102,6 +102,7 @@ async def test_a_tracker_that_restarts_is_not_missed(film: Path, tmp_path: Path)
             for seat in seats:
                 audience.start_soon(seat.watch)
                 await seat.begun.wait()
+            await wait_until_viewers_are_counted(house, len(seats))
             await house.kill("tracker")
             await house.start_tracker(str(before.at), house.api.removeprefix("http://"), **pace)
             assert house.tracker == before
@@ -113,6 +114,16 @@ async def test_a_tracker_that_restarts_is_not_missed(film: Path, tmp_path: Path)
             seat.saw_all()
         assert (await ask(seats[0].door, "/api/v1/statistics"))["tracker_up"]
         await wait_until_used_as_peers_say(house, title, "first", "second")
+
+
+async def wait_until_viewers_are_counted(house: House, viewers: int) -> None:
+    """In the database: a kill may cost what it was told in the last two seconds."""
+
+    async def counted() -> bool:
+        used = (await ask(house.api, "/api/v1/usage"))["usage"]
+        return [one["viewers"] for one in used] == [viewers]
+
+    await wait_until(counted, seconds=10)
 
 
 async def wait_until_used_as_peers_say(house: House, title: Address, *peers: str) -> None:

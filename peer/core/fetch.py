@@ -118,9 +118,13 @@ class Fetch:
             self.locate_at = FOREVER
 
     def look_again(self, now: float) -> None:
-        """Somebody wants this title: what the tracker refused before it may know now."""
-        self.refused = None
-        self._locate_by(now)
+        """Somebody wants this title: what the tracker refused before it may know now.
+
+        Who asks already does not ask again for every reader: each ask counts as demand there.
+        """
+        if self.refused is not None or self.locate_at == FOREVER:
+            self.refused = None
+            self._locate_by(now)
 
     def _locate_by(self, at: float) -> None:
         self.locate_at = min(self.locate_at, at)
