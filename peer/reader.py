@@ -8,6 +8,7 @@ import trio
 
 from peer.asking import Asking
 from peer.core.fetch import Fetch
+from peer.core.wishes import DOWNLOAD_PATIENCE_SECONDS, PATIENCE_SECONDS
 from shared import clock
 from shared.core.errors import Reason, Refused
 from shared.core.ids import InfoHash
@@ -19,6 +20,8 @@ NO_SOURCE_SECONDS = 20.0  # without a single leaf from anybody: then say so
 
 class PieceReader:
     """Reads one rendition piece by piece; made by the daemon, one for each request."""
+
+    _patience = PATIENCE_SECONDS
 
     def __init__(
         self, fetch: Fetch, store: PieceStore, asking: Asking, node: Node, lot: trio.lowlevel.ParkingLot
@@ -46,14 +49,12 @@ class PieceReader:
             self._bytes = await self._take(manifest.infohash, piece, offset)
             self._piece = piece
         else:
-            self._fetch.read(offset, clock.now())
-            self._node.pump()
+            self._look(offset)
         return self._bytes[inside : inside + max_bytes]
 
     async def _take(self, infohash: InfoHash, piece: int, offset: int) -> bytes:
         began = clock.now()
-        waited = not self._fetch.read(offset, began)
-        self._node.pump()
+        waited = not self._look(offset)
         while True:
             if not self._fetch.known.here(piece):
                 await self._wait(piece)
@@ -61,8 +62,17 @@ class PieceReader:
             if data is None:
                 continue
             if waited:
-                self._fetch.known.playhead.waited(offset, began, clock.now())
+                self._waited(offset, began)
             return data
+
+    def _look(self, offset: int) -> bool:
+        """Moves the playhead; whether the piece at `offset` is here."""
+        is_here = self._fetch.read(offset, clock.now())
+        self._node.pump()
+        return is_here
+
+    def _waited(self, offset: int, since: float) -> None:
+        self._fetch.known.playhead.waited(offset, since, clock.now())
 
     async def _from_store(self, infohash: InfoHash, piece: int) -> bytes | None:
         """None if the store has it no more: evicted, or found damaged."""
@@ -73,7 +83,7 @@ class PieceReader:
             return None
 
     async def _wait(self, piece: int) -> None:
-        self._fetch.wait(piece, clock.now())
+        self._fetch.wait(piece, clock.now(), self._patience)
         self._node.pump()
         try:
             while not self._fetch.known.here(piece):
@@ -97,7 +107,18 @@ class PieceReader:
 
 
 class DownloadReader(PieceReader):
-    """A reader of somebody who wants the file, not the picture: everything is fetched at once."""
+    """A reader of somebody who wants the file, not the picture: everything is fetched at once, and
+    no deadline follows from what is read."""
+
+    _patience = DOWNLOAD_PATIENCE_SECONDS
+
+    def _look(self, offset: int) -> bool:
+        known = self._fetch.known
+        known.playhead.pass_by(offset)
+        return known.here(offset // known.manifest.piece_length)
+
+    def _waited(self, offset: int, since: float) -> None:
+        pass  # nobody looked at it
 
     async def __aenter__(self) -> PieceReader:
         self._fetch.download(True, clock.now())

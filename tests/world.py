@@ -96,9 +96,11 @@ class World:
         core.hold(self.manifest, frozenset(range(self.manifest.piece_count)), self.clock.now)
         return self._host("edge", key, core, Line(up_rate), Kind.EDGE, Mode.SHARED)
 
-    def add_peer(self, name: str, line: Line, kind: Kind = Kind.PC, mode: Mode = Mode.SHARED) -> Host:
-        """A peer that is switched on now and watches nothing yet."""
-        core = Peer(PeerSettings(self._address, mode, line.up_rate), self._random())
+    def add_peer(
+        self, name: str, line: Line, kind: Kind = Kind.PC, mode: Mode = Mode.SHARED, told_rate: float = 0.0
+    ) -> Host:
+        """A peer that is switched on now and watches nothing yet; it believes `told_rate` of its uplink."""
+        core = Peer(PeerSettings(self._address, mode, told_rate or line.up_rate), self._random())
         host = self._host(name, key_of(name), core, line, kind, mode)
         self._measure(host, 0)
         return host
@@ -114,6 +116,12 @@ class World:
     def watch(self, host: Host, after_seconds: float) -> Viewer:
         """The host's user presses play."""
         viewer = Viewer(host, self.clock.now + after_seconds)
+        self.audience.watch(viewer)
+        return viewer
+
+    def download(self, host: Host, after_seconds: float) -> Viewer:
+        """The host's user wants the whole file, and looks at nothing meanwhile."""
+        viewer = Viewer(host, self.clock.now + after_seconds, downloads=True)
         self.audience.watch(viewer)
         return viewer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from peer.core.wishes import DOWNLOAD_PATIENCE_SECONDS
 from shared.core.manifest import Manifest
 from tests.world_parts import SEGMENT_MS, Viewer, VirtualClock
 
@@ -19,6 +20,7 @@ class Audience:
     def __init__(self, clock: VirtualClock, manifest: Manifest, pump: Callable[[Any], None]) -> None:
         assert manifest.media is not None
         self.viewers: list[Viewer] = []
+        self.picture_seconds = PICTURE_SECONDS
         self._clock = clock
         self._manifest = manifest
         self._film_seconds = SEGMENT_MS / 1000 * len(manifest.media.segments)
@@ -40,9 +42,40 @@ class Audience:
             return
         fetch = viewer.host.core.fetches[self._manifest.infohash]
         if fetch.manifest is not None:
-            self._read(viewer, fetch)
-            self._show(viewer, fetch)
+            self._look(viewer, fetch)
+            if viewer.downloads:
+                self._download(viewer, fetch)
+            else:
+                self._read(viewer, fetch)
+                self._show(viewer, fetch)
         self._clock.at(self._clock.now + PLAYER_TICK_SECONDS, lambda: self._play(viewer))
+
+    def _look(self, viewer: Viewer, fetch: Any) -> None:
+        if viewer.whole_at is None and fetch.known.held.complete:
+            viewer.whole_at = self._clock.now
+
+    def _download(self, viewer: Viewer, fetch: Any) -> None:
+        if viewer.whole_at is not None:
+            viewer.done = True
+            fetch.download(False, self._clock.now)
+        elif not fetch.known.downloading:
+            fetch.download(True, self._clock.now)
+            self._pump(viewer.host)
+        while viewer.read_offset < self._manifest.length and self._saved(viewer, fetch):
+            viewer.read_offset += self._manifest.piece_length
+
+    def _saved(self, viewer: Viewer, fetch: Any) -> bool:
+        """Whether the next piece of the file is here; else its reader waits for it."""
+        piece = viewer.read_offset // self._manifest.piece_length
+        fetch.known.playhead.pass_by(viewer.read_offset)
+        if viewer.waits_for is not None and fetch.known.here(piece):
+            fetch.stop_waiting(viewer.waits_for)
+            viewer.waits_for = None
+        elif viewer.waits_for is None and not fetch.known.here(piece):
+            viewer.waits_for = piece
+            fetch.wait(piece, self._clock.now, DOWNLOAD_PATIENCE_SECONDS)
+            self._pump(viewer.host)
+        return bool(fetch.known.here(piece))
 
     def _read(self, viewer: Viewer, fetch: Any) -> None:
         playhead = fetch.known.playhead
@@ -73,19 +106,21 @@ class Audience:
         end = min(viewer.read_offset, self._manifest.length)
         ahead = fetch.known.playhead.media_seconds(end) - viewer.shown_seconds
         if viewer.startup_seconds is None:
-            if ahead >= PICTURE_SECONDS:
+            if ahead >= self.picture_seconds:
                 viewer.startup_seconds = self._clock.now - viewer.began_at
                 self._clock.note(f"{viewer.host.name} shows a picture")
         elif ahead >= self._enough(viewer) or end == self._manifest.length:
             self._show_on(viewer)
-        elif not viewer.stalled:
+        elif viewer.stalled:
+            viewer.stall_seconds += PLAYER_TICK_SECONDS
+        else:
             viewer.stalled = True
             viewer.stalls += 1
             self._clock.note(f"{viewer.host.name} stalls")
 
     def _enough(self, viewer: Viewer) -> float:
         """After a stall a player wants more than the next instant before it goes on."""
-        return PICTURE_SECONDS if viewer.stalled else PLAYER_TICK_SECONDS
+        return self.picture_seconds if viewer.stalled else PLAYER_TICK_SECONDS
 
     def _show_on(self, viewer: Viewer) -> None:
         viewer.stalled = False

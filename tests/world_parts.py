@@ -113,6 +113,9 @@ class Viewer:
     read_offset: int = 0
     stalls: int = 0
     stalled: bool = False
+    stall_seconds: float = 0.0
+    downloads: bool = False  # wants the file, not the picture
+    whole_at: float | None = None  # when all of it was here
     waits_for: int | None = None
     waits_since: float = 0.0
     done: bool = False

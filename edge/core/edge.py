@@ -97,7 +97,7 @@ class Edge:
     ) -> None:
         self._settings = settings or EdgeSettings()
         self.link = TrackerLink(tracker, rng)
-        self.seeding = Seeding(tracker.node, SLOTS, sharing=True)
+        self.seeding = Seeding(tracker.node, SLOTS, sharing=True, finds_slots=True)
         self.coming = Coming(self.seeding)
         shelf = Shelf(self._settings.quota_bytes)
         self.orders = Orders(self._settings.node, tracker.node, shelf, self.coming, self.seeding)

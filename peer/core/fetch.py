@@ -8,19 +8,18 @@ asked elsewhere (the *rescue*). What was checked is never fetched twice.
 from __future__ import annotations
 
 from peer.core import picker, rescue
+from peer.core.chunks import Chunk, Chunks
 from peer.core.company import Company
-from peer.core.rescue import RESCUE_MARGIN_SECONDS, SNUBBED_AFTER_SECONDS, Chunk
+from peer.core.rescue import RESCUE_MARGIN_SECONDS, SNUBBED_AFTER_SECONDS
 from peer.core.source import Source
 from peer.core.sources import Sources
-from peer.core.wishes import Wishes
-from shared.core.actions import Action, Ask, AskManifest, Cancel
+from peer.core.wishes import PATIENCE_SECONDS, Wishes
+from shared.core.actions import Action, AskManifest
 from shared.core.bitfield import Bitfield
-from shared.core.bulk import NO_DEADLINE_MS
 from shared.core.dice import Dice
 from shared.core.errors import Reason
 from shared.core.ids import InfoHash, NodeId
 from shared.core.manifest import Manifest
-from shared.core.merkle import LEAF_BYTES
 from shared.core.messages import Redirect
 
 LOCATE_EVERY_SECONDS = 15.0  # new peers appear, tickets run out
@@ -45,14 +44,12 @@ class Fetch:
         self._rng = rng
         self._company = company
         self._actions = company.actions
-        self._chunks: dict[int, Chunk] = {}
-        self._busy_pieces: set[int] = set()  # asked for, or being stored
-        self._done_leaves: dict[int, int] = {}
         self._manifest_from: NodeId | None = None
         self._pause_seconds = LOCATE_AGAIN_SECONDS
         self._tick_at = FOREVER
         self._leave_at = FOREVER
         self.sources = Sources(infohash, company)
+        self._chunks = Chunks(infohash, company, self.sources.by_node)
         self._locate_by(0.0)
 
     # -- the manifest ---------------------------------------------------------------------------
@@ -158,8 +155,7 @@ class Fetch:
 
     def drop(self, node: NodeId, now: float) -> None:
         """A source is gone, or refused us."""
-        for number in [n for n, chunk in self._chunks.items() if chunk.source == node]:
-            self._give_up(number)
+        self._chunks.give_up_all_of(node)
         if not self.sources.remove(node):
             return
         if self._manifest_from == node:
@@ -186,9 +182,9 @@ class Fetch:
         self._wake(now)
         return self.known.here(offset // self.known.manifest.piece_length)
 
-    def wait(self, piece: int, now: float) -> None:
+    def wait(self, piece: int, now: float, patience: float = PATIENCE_SECONDS) -> None:
         """A reader waits for a piece: until `stop_waiting` it comes before everything else."""
-        self.known.wait(piece, now)
+        self.known.wait(piece, now, patience)
         self._wake(now)
 
     def stop_waiting(self, piece: int) -> None:
@@ -215,14 +211,22 @@ class Fetch:
         self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
         for piece, slack in wishes.urgent(now):
-            if piece not in self._busy_pieces:
-                size = self._missing_bytes(piece)
-                window = picker.edge_window(sources, piece, len(wishes.held), wishes.luck(piece))
-                self._ask(picker.choose(sources, piece, size, slack, window, now), piece, slack, now)
+            if piece not in self._chunks.busy:
+                self._ask(self._choose(sources, wishes, piece, slack, now), piece, slack, now)
         if wishes.downloading:
-            for piece in wishes.download_order(self._busy_pieces):
-                size = self._missing_bytes(piece)
+            offered = [s.held for s in sources if s.joined and not s.is_edge and s.held is not None]
+            for piece in picker.rarest_first(wishes.download_order(self._chunks.busy, offered), sources):
+                size = self._chunks.missing_bytes(wishes.manifest, piece)
                 self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
+
+    def _choose(
+        self, sources: list[Source], wishes: Wishes, piece: int, slack: float, now: float
+    ) -> Source | None:
+        size = self._chunks.missing_bytes(wishes.manifest, piece)
+        if wishes.is_start(piece):
+            return picker.choose_for_start(sources, piece, size, now)
+        window = picker.edge_window(sources, piece, len(wishes.held), wishes.luck(piece))
+        return picker.choose(sources, piece, size, slack, window, now)
 
     def _rest(self, now: float) -> None:
         """Nothing is wanted: sources are kept for a while, for whoever comes back."""
@@ -236,68 +240,41 @@ class Fetch:
         self._tick_at = at
         self._company.awake[self.infohash] = None
 
-    def _missing_bytes(self, piece: int) -> int:
-        return self.known.manifest.piece_size(piece) - self._done_leaves.get(piece, 0) * LEAF_BYTES
-
     def _ask(self, source: Source | None, piece: int, slack: float, now: float) -> None:
-        if source is None:
-            return  # nobody can at present: looked at again at the next tick or change
-        first = self._done_leaves.get(piece, 0)
-        count = self.known.manifest.leaf_count(piece) - first
-        size = self._missing_bytes(piece)
-        number = next(self._company.numbers)
-        self._company.owners[number] = self.infohash
-        source.promised(size, now)
-        self._chunks[number] = Chunk(source.node, piece, first, count, size, now)
-        self._busy_pieces.add(piece)
-        slack_ms = NO_DEADLINE_MS if slack == FOREVER else max(0, min(3_600_000, int(slack * 1000)))
-        self._actions.append(Ask(number, source.node, self.infohash, piece, first, count, slack_ms))
+        if source is not None:  # else nobody can at present: looked at again at the next tick or change
+            self._chunks.ask(source, self.known.manifest, piece, slack, now)
 
     # -- what arrives -----------------------------------------------------------------------------
 
     def piece_of(self, number: int) -> int:
         """The piece a running request is for."""
-        return self._chunks[number].piece
+        return self._chunks.running[number].piece
 
     def leaf_arrived(self, number: int, size: int, now: float) -> bool:
         """The next leaf of a request was checked; whether it is still wanted."""
-        chunk = self._chunks.get(number)
-        source = self.sources.by_node.get(chunk.source) if chunk else None
-        if chunk is None or source is None:
+        source = self._chunks.arrived(number, size, now)
+        if source is None:
             self.wasted_bytes += size
             return False
-        chunk.arrived += 1
-        chunk.size -= size
-        source.leaf_arrived(size, now)
         if source.is_edge:
             self.edge_bytes += size
         else:
             self.peer_bytes += size
-        self._done_leaves[chunk.piece] = chunk.first_leaf + chunk.arrived
         return True
 
     def chunk_ended(self, number: int, reason: Reason, now: float) -> None:
         """A request is over: NONE if all of it arrived."""
-        chunk = self._chunks.get(number)
+        chunk = self._chunks.running.get(number)
         if chunk is None:
             return
         source = self.sources.by_node.get(chunk.source)
         whole = reason is Reason.NONE and chunk.arrived == chunk.leaf_count
         if source is not None and whole:
             source.chunk_arrived(now)
-        self._release(number, keep_piece=whole)
+        self._chunks.release(number, keep_piece=whole)
         if not whole:
             self._failed(chunk, reason, now)
         self.schedule(now)
-
-    def _release(self, number: int, *, keep_piece: bool = False) -> None:
-        chunk = self._chunks.pop(number)
-        del self._company.owners[number]
-        source = self.sources.by_node.get(chunk.source)
-        if source is not None:
-            source.outstanding_bytes -= chunk.size
-        if not keep_piece:  # else it is being stored: `stored` frees it
-            self._busy_pieces.discard(chunk.piece)
 
     def _failed(self, chunk: Chunk, reason: Reason, now: float) -> None:
         source = self.sources.by_node.get(chunk.source)
@@ -322,12 +299,11 @@ class Fetch:
 
     def stored(self, piece: int, held: bool, now: float) -> None:
         """A whole piece is in the store; or only in memory, until `faded`."""
-        self._busy_pieces.discard(piece)
-        self._done_leaves.pop(piece, None)
+        self._chunks.stored(piece)
         if not held:
             self.known.unstored.add(piece)
-            for number in [n for n, c in self._chunks.items() if not self.known.keeps(c.piece)]:
-                self._give_up(number)  # it would push out of memory what is shown sooner
+            for number in [n for n, c in self._chunks.running.items() if not self.known.keeps(c.piece)]:
+                self._chunks.give_up(number)  # it would push out of memory what is shown sooner
         elif self.known.held.complete:
             self.sources.leave_all()
         self.schedule(now)
@@ -338,8 +314,7 @@ class Fetch:
 
     def forget_part(self, piece: int) -> None:
         """What had arrived of an unfinished piece had to go."""
-        if piece not in self._busy_pieces:
-            self._done_leaves.pop(piece, None)
+        self._chunks.forget_part(piece)
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -361,35 +336,27 @@ class Fetch:
         return self._tick_at == self.locate_at == FOREVER
 
     def _leave(self) -> None:
-        for number in list(self._chunks):
-            self._give_up(number)
+        for number in list(self._chunks.running):
+            self._chunks.give_up(number)
         self.sources.leave_all()
 
     def _rescue(self, now: float) -> None:
-        for number, chunk in list(self._chunks.items()):
+        for number, chunk in list(self._chunks.running.items()):
             source = self.sources.by_node[chunk.source]
             silence = chunk.silence(source, now)
             if silence > SNUBBED_AFTER_SECONDS:
                 source.snub(now)
-                self._give_up(number)
+                self._chunks.give_up(number)
                 continue
             other = rescue.rescuer(self.sources.all, chunk, source, now)
             if other is None:
                 continue
-            slack, ahead = self.known.slack(chunk.piece, now), self._ahead_bytes(number, source.node)
+            slack, ahead = self.known.slack(chunk.piece, now), self._chunks.ahead_bytes(number)
             if rescue.too_late(chunk, ahead, source, other, slack, now):
                 if silence >= RESCUE_MARGIN_SECONDS:
                     source.snub(now)
-                self._give_up(number)
+                self._chunks.give_up(number)
                 self._ask(other, chunk.piece, slack, now)
-
-    def _ahead_bytes(self, number: int, source: NodeId) -> int:
-        """What a source has to send until this request is done, if it keeps their order."""
-        return sum(c.size for n, c in self._chunks.items() if c.source == source and n <= number)
-
-    def _give_up(self, number: int) -> None:
-        self._actions.append(Cancel(number))
-        self._release(number)
 
     def next_action(self) -> Action | None:
         """The next order for the shell, or None."""

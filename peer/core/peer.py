@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from peer.core.company import Company
+from peer.core.company import Company, Neighbour
 from peer.core.fetch import Fetch
 from peer.core.tally import Tally
 from peer.core.upload_cap import CapStatistics, UploadCap
@@ -137,7 +137,7 @@ class Peer:
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello."""
         self._kinds[node] = hello.kind
-        self._company.connected.add(node)
+        self._company.connected[node] = Neighbour(at, hello.kind, hello.mode is Mode.SHARED)
         if self.link.connected(node, hello):
             self._locates.forget()
             self._tally.forget()
@@ -152,7 +152,7 @@ class Peer:
         if self.link.disconnected(node, now):
             self.seeding.tracker_lost()
             self._report_at = FOREVER
-        self._company.connected.discard(node)
+        self._company.connected.pop(node, None)
         if node not in self._taken:
             self._kinds.pop(node, None)  # strangers come and go without end
         self.seeding.disconnected(node)
@@ -171,7 +171,7 @@ class Peer:
     def _take(self, message: Message, sender: NodeId, now: float) -> None:
         match message:
             case Join():
-                self.seeding.join(message, sender, now)
+                self._joined(message, sender, now)
             case Leave():
                 self.seeding.leave(message, sender)
             case Have() | HaveMore() | Gone():
@@ -182,6 +182,12 @@ class Peer:
                 self._take_tracker(message, now)
             case _:
                 raise ProtocolError(Reason.UNEXPECTED, type(message).__name__)
+
+    def _joined(self, message: Join, sender: NodeId, now: float) -> None:
+        """Whoever comes to us with a ticket fetches the same: it will soon have something for us, too."""
+        fetch = self.fetches.get(message.infohash)
+        if self.seeding.join(message, sender, now) and fetch is not None and fetch.wanted(now):
+            fetch.sources.met(sender)
 
     def _take_holdings(self, message: Have | HaveMore | Gone, sender: NodeId, now: float) -> None:
         fetch = self.fetches.get(message.infohash)
@@ -295,7 +301,7 @@ class Peer:
         self._locates.give_up(now)  # the fetch asks again by itself
         if now >= self._spare_at:
             self._spare_at = now + SPARE_EVERY_SECONDS
-            self.seeding.set_spare(self.cap.spare_class(), now)
+            self.seeding.set_spare(self.cap.spare_class(self.seeding.guests_served), now)
         self.seeding.handle_timer(now)
         for fetch in self._awake():
             fetch.handle_timer(now)

@@ -35,6 +35,9 @@ AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 FIRST_EDGE_SECONDS = 2.0  # queue time that a first edge is allowed even without slack
 LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
+START_DOUBT = 4.0  # a peer's queue of others' requests is not known to us
+COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
+BEHIND_PIECES = 16  # less than what a viewer gathers before the edge stops helping
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
 
 
@@ -45,7 +48,9 @@ def edge_window(sources: Iterable[Source], piece: int, held: int, luck: float) -
         return EDGE_WINDOW_SECONDS
     if any(s.has(piece) for s in peers):
         return SHARED_WINDOW_SECONDS
-    if any(s.held is not None and len(s.held) > held + AHEAD_PIECES for s in peers):
+    if any(s.leads(held + AHEAD_PIECES) for s in peers):
+        return EDGE_WINDOW_SECONDS
+    if all(s.held is None or len(s.held) <= held - BEHIND_PIECES for s in peers):
         return EDGE_WINDOW_SECONDS
     return SHARED_WINDOW_SECONDS + luck * SPREAD_SECONDS
 
@@ -58,16 +63,33 @@ def choose(
     peers = [s for s in able if not s.is_edge]
     if slack > window:
         return _quickest(peers, size)
+    if slack > EDGE_WINDOW_SECONDS:
+        able = [s for s in able if not (s.is_edge and s.outstanding_bytes)]  # early: one by one
     comfortable = [s for s in peers if s.queue_seconds(size) < COMFORT * slack]
     return _quickest(comfortable or able, size)
 
 
+def choose_for_start(sources: Iterable[Source], piece: int, size: int, now: float) -> Source | None:
+    """The same for what the first picture waits for: the edge, unless it is seen to be slow."""
+    able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
+    return min(able, key=lambda s: s.queue_seconds(size) * (1.0 if s.is_edge else START_DOUBT), default=None)
+
+
 def choose_for_download(sources: list[Source], piece: int, size: int, now: float) -> Source | None:
-    """The same for a file nobody plays: an edge only if no peer we know has the piece."""
-    holders = [s for s in _without_second(sources, piece, size, 0.0, now) if s.joined]
-    peers = [s for s in holders if not s.is_edge]
-    able = [s for s in (peers or holders) if s.has_room(size, now)]
+    """The same for a file nobody plays: peers first, an edge only for a piece that few of them have."""
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    holders = [s for s in peers if s.has(piece)]
+    able = [s for s in holders if s.has_room(size, now)]
+    if not able and len(holders) <= COMMON_SHARE * len(peers):
+        offering = _without_second(sources, piece, size, 0.0, now)
+        able = [s for s in offering if s.is_edge and s.joined and s.has_room(size, now)]
     return _quickest(able, size)
+
+
+def rarest_first(pieces: list[int], sources: list[Source]) -> list[int]:
+    """Pieces that few peers hold first, equals in the order they came in."""
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    return sorted(pieces, key=lambda piece: sum(s.has(piece) for s in peers))
 
 
 def _without_second(

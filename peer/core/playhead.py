@@ -13,6 +13,7 @@ from bisect import bisect_right
 from shared.core.manifest import Manifest
 
 SEEK_SECONDS = 20.0  # a read this far from the last one is a seek
+START_SECONDS = 4.0  # a segment: players show nothing before they have one
 IDLE_SECONDS = 30.0  # nobody reads: stop fetching ahead
 STALL_SECONDS = 0.1  # shorter waits are hidden by every player's own buffer
 
@@ -49,6 +50,10 @@ class Playhead:
         self.read_offset = offset
         self._read_at = now
 
+    def pass_by(self, offset: int) -> None:
+        """Somebody takes the byte at `offset` who shows nothing: no deadline follows from it."""
+        self.read_offset = offset
+
     def waited(self, offset: int, since: float, now: float) -> None:
         """A read that had to wait is served: start-up, or a stall if playback had begun."""
         late = now > self.deadline(offset) + STALL_SECONDS
@@ -66,6 +71,10 @@ class Playhead:
         if not self._offsets or self._read_at == float("-inf"):
             return float("inf")
         return self._anchor_at + self.media_seconds(offset) - self._anchor_seconds
+
+    def is_start(self, offset: int) -> bool:
+        """Whether the byte is of what must be here before anything is shown, after a start or a seek."""
+        return 0.0 <= self.media_seconds(offset) - self._anchor_seconds < START_SECONDS
 
     def active(self, now: float) -> bool:
         """Whether somebody has been reading lately."""

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from peer.core.chunks import Chunk
 from peer.core.source import Source
-from shared.core.ids import NodeId
 
 SNUBBED_AFTER_SECONDS = 4.0  # without a single leaf
 RESCUE_MARGIN_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class Chunk:
-    """One request under way."""
-
-    source: NodeId
-    piece: int
-    first_leaf: int
-    leaf_count: int
-    size: int
-    asked_at: float
-    arrived: int = 0
-
-    def silence(self, source: Source, now: float) -> float:
-        """Seconds since its source delivered anything."""
-        return now - max(source.progress_at, self.asked_at)
 
 
 def too_late(chunk: Chunk, ahead_bytes: int, source: Source, other: Source, slack: float, now: float) -> bool:

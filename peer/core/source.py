@@ -39,6 +39,8 @@ class Source:
     sample_since: float = 0.0  # while it has work: since when `sample_bytes` came
     sample_bytes: int = 0
     failures: int = 0
+    was_ahead: bool = False
+    is_named: bool = True  # by the tracker; else it came to us
 
     def __post_init__(self) -> None:
         if self.kind is Kind.EDGE:
@@ -58,6 +60,12 @@ class Source:
     def has(self, piece: int) -> bool:
         """Whether it said that it holds the piece."""
         return self.held is not None and piece in self.held
+
+    def leads(self, pieces: int) -> bool:
+        """Whether it has, or once had, more than so many pieces: then it is ahead of us in the film, and
+        needs everything before we do, even when we have caught up with all that it holds."""
+        self.was_ahead |= self.held is not None and len(self.held) > pieces
+        return self.was_ahead
 
     def note(self, pieces: tuple[int, ...], *, gone: bool = False) -> None:
         """It gained pieces, or gave them up. Raises ProtocolError for impossible numbers."""

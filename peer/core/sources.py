@@ -6,9 +6,13 @@ from peer.core.company import Company
 from peer.core.source import Source
 from shared.core.actions import Dial, Hangup, Send
 from shared.core.errors import LocalError, ProtocolError, Reason
-from shared.core.ids import InfoHash, NodeId, parse_host_port
+from shared.core.ids import InfoHash, Kind, NodeId, parse_host_port
 from shared.core.messages import Join, Leave, Redirect, Why
 from shared.core.messages import Source as Named
+
+MOST_PEERS = 10  # of those named and those who came
+MET_SPARE = 3  # the class of spare upload believed of who was not named: a slow line's
+GIVING = (Kind.PC, Kind.STB)
 
 
 class Sources:
@@ -41,7 +45,7 @@ class Sources:
         for source in self.all:
             if source.connected:  # joined or not: the ticket may be what was missing
                 self._join(source.node)
-        places = message.connections - sum(not s.is_edge for s in self.all)
+        places = message.connections - sum(s.is_named and not s.is_edge for s in self.all)
         for named in message.sources:
             if named.node in self.by_node:
                 self.by_node[named.node].is_second = named.why is Why.EDGE_SPARE
@@ -50,6 +54,21 @@ class Sources:
                 places -= not new.is_edge
                 self._add(new)
         return bool(self.by_node)
+
+    def met(self, node: NodeId) -> None:
+        """A neighbour that fetches the same: it is asked, too, without the tracker having named it."""
+        near = self._company.connected.get(node)
+        peers = sum(not source.is_edge for source in self.all)
+        if (
+            near is None
+            or not near.shares
+            or near.kind not in GIVING
+            or not self._ticket
+            or peers >= MOST_PEERS
+        ):
+            return
+        if node not in self._company.banned and node not in self.by_node:
+            self._add(Source(node, near.at, near.kind, MET_SPARE, is_named=False))
 
     def _add(self, new: Source) -> None:
         before = self.former.pop(new.node, None)

@@ -167,9 +167,11 @@ class UploadCap:
         be late together; few, and the order of deadlines decides."""
         return min(most, max(LEAST_SLOTS, round(self.gate_rate() * SLOT_SECONDS / PIECE_BYTES)))
 
-    def spare_class(self) -> int:
-        """The class of what could still be given."""
-        return spare.class_of(max(0.0, self.gate_rate() - self._up_rate))
+    def spare_class(self, guests: int = 0) -> int:
+        """The class of what one guest more would get: what is left, or its part beside the `guests` who
+        are served. A full uplink is full of what they want later; what somebody needs now comes first."""
+        rate = self.gate_rate()
+        return spare.class_of(max(0.0, rate - self._up_rate, rate / (1 + guests)))
 
     def statistics(self) -> CapStatistics:
         """A snapshot for screens."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from peer.core.picker import EDGE_WINDOW_SECONDS, PREFETCH_SECONDS
 from peer.core.playhead import Playhead
@@ -12,8 +13,9 @@ from shared.core.dice import Dice
 from shared.core.manifest import Manifest
 
 PATIENCE_SECONDS = 3.0  # players give up on an answer after about ten
+DOWNLOAD_PATIENCE_SECONDS = 20.0  # who saves a file, after a minute
 UNSTORED_AHEAD_PIECES = 48  # of the 64 that are kept in memory; the rest were just shown
-DOWNLOAD_LOOK_AHEAD = 64  # pieces considered at once
+DOWNLOAD_LOOK_AHEAD = 64  # pieces of each order considered at once
 FOREVER = float("inf")
 
 
@@ -22,6 +24,7 @@ class Wait:
     """Readers that wait for one piece."""
 
     since: float
+    patience: float
     readers: int = 0
 
 
@@ -57,9 +60,11 @@ class Wishes:
         number = 1 + self.playhead.read_offset * STRETCHES // max(1, self.manifest.length)
         return min(STRETCHES, number)  # the very end is of the last
 
-    def wait(self, piece: int, now: float) -> None:
-        """A reader waits for a piece."""
-        self._waiting.setdefault(piece, Wait(now)).readers += 1
+    def wait(self, piece: int, now: float, patience: float = PATIENCE_SECONDS) -> None:
+        """A reader waits for a piece; so long it may do so without harm."""
+        wait = self._waiting.setdefault(piece, Wait(now, patience))
+        wait.patience = min(wait.patience, patience)
+        wait.readers += 1
 
     def stop_waiting(self, piece: int) -> None:
         """A reader got its piece, or gave up."""
@@ -84,6 +89,10 @@ class Wishes:
     def slack(self, piece: int, now: float) -> float:
         """Seconds until playback needs the piece; infinite in a plain file."""
         return self.playhead.deadline(piece * self.manifest.piece_length) - now
+
+    def is_start(self, piece: int) -> bool:
+        """Whether the first picture waits for it."""
+        return self.playhead.is_start(piece * self.manifest.piece_length)
 
     def luck(self, piece: int) -> float:
         """This viewer's draw for a piece, 0 to 1, the same at every look."""
@@ -113,14 +122,15 @@ class Wishes:
         """A player reads ahead of what it shows, so a read need not be urgent; but no player
         waits for ever for an answer, so patience ends."""
         slack = self.slack(piece, now)
-        if slack == FOREVER:
+        if slack == FOREVER and wait.patience == PATIENCE_SECONDS:
             return 0.0
-        return min(slack, EDGE_WINDOW_SECONDS + wait.since + PATIENCE_SECONDS - now)
+        return min(slack, EDGE_WINDOW_SECONDS + wait.since + wait.patience - now)
 
-    def download_order(self, busy: Container[int]) -> list[int]:
-        """The next missing pieces in an order of this peer's own, so that downloaders who
-        start together fetch different pieces and can trade them. What finds no room on the disk
-        is wanted shortly before the reader takes it, or it would have to be fetched again."""
+    def download_order(self, busy: Container[int], offered: Iterable[Bitfield] = ()) -> list[int]:
+        """The next missing pieces: what readers wait for, some of what peers offer, and others, both in
+        an order of this peer's own, so that downloaders who start together fetch different pieces and
+        can trade them. What finds no room on the disk is wanted shortly before the reader takes it, or
+        it would have to be fetched again."""
         if self.unstored or self._faded:
             return self._ahead_of_reader(busy)
         if not self._order:
@@ -128,13 +138,13 @@ class Wishes:
             self._rng.shuffle(self._order)
         while self._order and self._order[-1] in self.held:
             self._order.pop()
-        found: list[int] = []
-        for piece in reversed(self._order):
-            if not self.here(piece) and piece not in busy:
-                found.append(piece)
-                if len(found) == DOWNLOAD_LOOK_AHEAD:
-                    break
-        return found
+        start = self._order[0] if self._order else 0
+        orders = sorted(self._waiting), self.held.lacking(offered).from_piece(start), reversed(self._order)
+        found: dict[int, None] = {}
+        for order in orders:
+            fresh = (p for p in order if not self.here(p) and p not in busy and p not in found)
+            found |= dict.fromkeys(islice(fresh, DOWNLOAD_LOOK_AHEAD))
+        return list(found)
 
     def keeps(self, piece: int) -> bool:
         """Whether the piece is wanted so soon that memory is enough to keep it until then."""

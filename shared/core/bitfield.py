@@ -66,6 +66,23 @@ class Bitfield:
             yield self.total - 1 - top
             bits ^= 1 << top
 
+    def lacking(self, others: Iterable[Bitfield]) -> Bitfield:
+        """What any of these others has and this one has not; all are of one swarm."""
+        missing = Bitfield(self.total)
+        for other in others:
+            missing._bits |= other._bits
+        missing._bits &= ~self._bits
+        return missing
+
+    def from_piece(self, first: int) -> Iterator[int]:
+        """The pieces from `first` on to the end, then those before it."""
+        behind = Bitfield(self.total)
+        behind._bits = self._bits & ((1 << max(0, self.total - first)) - 1)
+        before = Bitfield(self.total)
+        before._bits = self._bits & ~behind._bits
+        yield from behind
+        yield from before
+
     def summary(self) -> int:
         """Bit n: the n-th of 32 equal stretches is there; 0 if that says no more than the count does."""
         if not self._bits or self.complete:

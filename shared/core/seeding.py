@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from shared.core import tickets
 from shared.core.actions import Action, Decline, Send, Serve
 from shared.core.bitfield import Bitfield
-from shared.core.bulk import PieceRequest
+from shared.core.bulk import NO_DEADLINE_MS, PieceRequest
 from shared.core.errors import ProtocolError, Reason, Refused
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Join, Leave, Refusal
+from shared.core.slots import Slots
 
 HAVE_BATCH_SECONDS = 0.25
 HAVE_BATCH_PIECES = 1024
 QUEUE_PER_GUEST = 16
 SERVING_PER_GUEST = 2  # one on the wire, one behind it: the most urgent piece is whole first
+SERVING_URGENT = 4  # of what a guest needs at once, as at its start: others can wait
+URGENT_MS = 2000
 MAX_GUESTS = 512  # per swarm: bounds memory against ticket holders in masses
 FOREVER = float("inf")
 
@@ -71,6 +75,11 @@ class Waiting:
     size: int
     serving: bool = False
 
+    @property
+    def most_at_once(self) -> int:
+        """How many requests of its guest may be answered at the same time as this one."""
+        return SERVING_URGENT if self.request.slack_ms < URGENT_MS else SERVING_PER_GUEST
+
 
 @dataclass(frozen=True, slots=True)
 class SeedingStatistics:
@@ -95,10 +104,14 @@ class Seeding:
         sharing: bool,
         announce_seconds: float = 60.0,
         announces: bool = True,
+        finds_slots: bool = False,
     ):
+        """`slots`: pieces sent at once; at most, where as many are to be found as the line needs."""
         self.tracker = tracker
         self._announces = announces  # else another process of this node does
-        self.slots = slots
+        self._slots = Slots(slots)
+        if not finds_slots:
+            self._slots.count = slots
         self.sharing = sharing
         self.announce_seconds = announce_seconds
         self.tracker_reachable = False
@@ -109,6 +122,9 @@ class Seeding:
         self._served = 0
         self._declined = 0
         self._spare = 7
+        self._numbers = count(1)
+        self._turns: dict[NodeId, int] = {}  # when each guest had its last one
+        self._is_short = False  # of slots: somebody waits for nothing else
 
     # -- what we hold ---------------------------------------------------------------------
 
@@ -154,18 +170,19 @@ class Seeding:
 
     # -- guests -----------------------------------------------------------------------------
 
-    def join(self, message: Join, sender: NodeId, now: float) -> None:
-        """A node shows its ticket; it gets our bitfield or a refusal."""
+    def join(self, message: Join, sender: NodeId, now: float) -> bool:
+        """A node shows its ticket; it gets our bitfield or a refusal. Whether it is a guest now."""
         try:
             guest, holding = self._admit(message, sender, now)
         except Refused as refusal:
             self._send(sender, Refusal(message.request, refusal.reason, refusal.detail))
-            return
+            return False
         before = holding.guests.get(sender) or holding.gone_guests.pop(sender, None)
         guest.taken_bytes = before.taken_bytes if before else 0
         holding.guests[sender] = guest
         offered = Bitfield.full(holding.held.total) if holding.promised else holding.held
         self._send(sender, Have(message.request, message.infohash, offered.to_wire()))
+        return True
 
     def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
         ticket = tickets.check(
@@ -188,6 +205,7 @@ class Seeding:
 
     def disconnected(self, node: NodeId) -> None:
         """A connection is gone, and its requests with it."""
+        self._turns.pop(node, None)
         for holding in self.holdings.values():
             holding.part(node)
         for number in [n for n, waiting in self._requests.items() if waiting.node == node]:
@@ -214,8 +232,10 @@ class Seeding:
             self._actions.append(Decline(number, reason))
             return
         self.holdings[request.infohash].guests[node].taken_bytes += size
-        self._requests[number] = Waiting(node, request, now + request.slack_ms / 1000, size)
+        slack = FOREVER if request.slack_ms == NO_DEADLINE_MS else request.slack_ms / 1000
+        self._requests[number] = Waiting(node, request, now + slack, size)
         self._serve_next()
+        self._slots.look(is_short=self._is_short, now=now)
 
     def _judge(self, request: PieceRequest, node: NodeId, size: int, now: float) -> Reason:
         holding = self.holdings.get(request.infohash)
@@ -239,21 +259,33 @@ class Seeding:
 
     def _serve_next(self) -> None:
         serving = [waiting.node for waiting in self._requests.values() if waiting.serving]
-        idle = sorted((w.deadline, n) for n, w in self._requests.items() if not w.serving)
-        for _, number in idle:
+        self._is_short = False
+        for number in self._in_order():
             waiting = self._requests[number]
-            if len(serving) >= self.slots:
+            self._is_short = len(serving) >= self._slots.count
+            if self._is_short:
                 return
-            if serving.count(waiting.node) < SERVING_PER_GUEST:
+            if serving.count(waiting.node) < waiting.most_at_once:
                 waiting.serving = True
                 serving.append(waiting.node)
+                self._turns[waiting.node] = next(self._numbers)
                 self._actions.append(Serve(number))
+
+    def _in_order(self) -> list[int]:
+        """Requests that wait: earliest deadline first; of those without, whose guest had the last turn
+        longest ago, or whoever asks most would get most."""
+        idle = [
+            (w.deadline, self._turns.get(w.node, 0), n) for n, w in self._requests.items() if not w.serving
+        ]
+        return [number for _, _, number in sorted(idle)]
 
     def served(self, number: int) -> None:
         """A request ended: answered, declined by the shell, or given up by the asker."""
         waiting = self._requests.pop(number, None)
         if waiting is not None:
             self._served += waiting.serving
+            if waiting.serving:
+                self._slots.ended(waiting.size)
             self._serve_next()
 
     def gave(self, infohash: InfoHash, size: int) -> None:
@@ -352,6 +384,11 @@ class Seeding:
     def next_action(self) -> Action | None:
         """The next order for the shell, or None."""
         return self._actions.popleft() if self._actions else None
+
+    @property
+    def guests_served(self) -> int:
+        """How many guests have requests here at present."""
+        return len({waiting.node for waiting in self._requests.values()})
 
     def statistics(self) -> SeedingStatistics:
         """A snapshot for screens and metrics."""

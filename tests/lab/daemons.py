@@ -69,10 +69,11 @@ class Daemons:
 
         trio.run(store_title)
 
-    def start_core(self, host: str) -> None:
-        """A tracker and an edge on one host."""
+    def start_core(self, host: str, tracker_host: str = "") -> None:
+        """A tracker and an edge, on one host if no other is named for the tracker."""
+        at = tracker_host or host
         self.tracker = self.start(
-            host, "tracker", "tracker", "--listen", self.at(host, 4430), PENSTOCK_TRACKER_OPEN_TO_EDGES="true"
+            at, "tracker", "tracker", "--listen", self.at(at, 4430), PENSTOCK_TRACKER_OPEN_TO_EDGES="true"
         )
         self.edge = self.start(
             host, "edge", "edge", "--listen", self.at(host, 4431), "--tracker", self.tracker
