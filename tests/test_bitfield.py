@@ -127,3 +127,16 @@ def test_a_summary_says_which_stretches_are_whole(total: int, data: st.DataObjec
         ]
         expected |= (set(inside) <= pieces) << n
     assert field.summary() == (0 if len(pieces) in (0, total) else expected)
+
+
+@given(st.integers(0, 70), st.data())
+def test_what_others_have_and_we_have_not(total: int, data: st.DataObject) -> None:
+    """Exactly the pieces that some other holds and we do not; from any piece on, each once, going round."""
+    sets = st.sets(st.integers(0, total - 1)) if total else st.just(set[int]())
+    mine, *others = (data.draw(sets) for _ in range(4))
+    lacking = Bitfield(total, mine).lacking(Bitfield(total, each) for each in others)
+    expected = set[int]().union(*others) - mine
+    assert set(lacking) == expected
+    first = data.draw(st.integers(0, max(0, total - 1)))
+    ordered = sorted(expected, key=lambda piece: (piece < first, piece))
+    assert list(lacking.from_piece(first)) == ordered

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared.core import tickets
 from shared.core.actions import Decline, Send, Serve
 from shared.core.bitfield import Bitfield
-from shared.core.bulk import PieceRequest
+from shared.core.bulk import NO_DEADLINE_MS, PieceRequest
 from shared.core.errors import ProtocolError, Reason
 from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Leave, Refusal
 from shared.core.seeding import (
@@ -314,3 +314,22 @@ def test_a_swarm_that_is_held_no_more_is_stopped() -> None:
     core.forget(SWARM)
     assert orders(core) == [Send(TRACKER_ID, Announce(SWARM, Event.STOPPED, 0, 0, 7))]
     assert ask(core, 1, ANN) == [Decline(1, Reason.UNKNOWN_TITLE)]
+
+
+def test_of_those_without_a_deadline_each_guest_has_its_turn() -> None:
+    """Whoever asks more does not get more; and whoever has a deadline comes first."""
+    core = serving(ANN, BOB, EVE, slots=1)
+    owners = dict.fromkeys(range(1, 9), ANN) | dict.fromkeys(range(9, 11), BOB)
+    under_way = [a for n, guest in owners.items() for a in ask(core, n, guest, slack_ms=NO_DEADLINE_MS)]
+    turns = []
+    for number in range(11, 15):
+        if number == 14:
+            under_way += ask(core, number, EVE, slack_ms=3000)
+            owners[number] = EVE
+        (served,) = under_way
+        assert isinstance(served, Serve)
+        turns.append(owners[served.request])
+        core.served(served.request)
+        under_way = orders(core)
+    assert turns == [ANN, BOB, ANN, BOB]
+    assert under_way == [Serve(14)]

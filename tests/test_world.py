@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from shared.core.ids import Kind, Mode
+from tests import world_scenarios
 from tests.world import Host, Line, Viewer, World
 
 TEN_MBIT = 1_250_000.0
@@ -72,6 +73,36 @@ def test_a_lone_viewer_takes_all_from_the_edge_and_no_more_than_it_soon_needs() 
     world.run(60)
     assert_all_saw_it([viewer])
     assert world.edge.sent_bytes == world.manifest.length
+
+
+# -- an edge with less than all need ------------------------------------------------------------
+
+
+def test_ten_viewers_before_an_edge_with_half_of_what_they_need_see_no_stall() -> None:
+    found, world = world_scenarios.film(1)
+    assert_all_saw_it(world.viewers)
+    assert sum(found.startups) / 10 <= 2.0
+    assert max(found.startups) <= 3.0
+    assert found.offload >= 0.75
+    assert found.twice <= 0.03
+
+
+def test_ten_who_start_at_once_share_out_what_the_edge_sends() -> None:
+    """Everything from the edge, to each, would stall all of them for minutes."""
+    found, world = world_scenarios.film(1, gap_seconds=0.0)
+    assert [v.host.name for v in world.viewers if not v.done] == []
+    assert found.offload >= 0.4
+    assert found.stall_seconds <= 30.0  # of 600 that they watched
+    assert max(found.startups) <= 8.0
+
+
+def test_ten_who_download_at_once_end_together_near_the_fluid_bound() -> None:
+    found, world = world_scenarios.bulk(1, film_seconds=68)
+    assert [v.host.name for v in world.viewers if not v.done] == []
+    bound = 10 * world.manifest.length / (2_500_000.0 + 10 * 730_000.0)
+    assert found.last_seconds <= 1.25 * bound
+    assert found.first_seconds >= 0.75 * found.last_seconds
+    assert found.offload >= 0.7
 
 
 # -- a crowd with churn and loss --------------------------------------------------------------

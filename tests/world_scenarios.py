@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from tests.world import Line, World
+from tests.world import Host, Line, World
 
 TEN_MBIT = 1_250_000.0
+NEVER = 99.0  # the start-up of who saw nothing
 LIFTED = 1.6  # see `tests.lab.swarm`
 
 
@@ -31,14 +32,16 @@ class Figures:
     def row(self, name: str) -> str:
         """For people."""
         starts = self.startups or (0.0,)
+        mean = sum(starts) / len(starts)
         return (
-            f"{name:14} start {sum(starts) / len(starts):5.2f} max {max(starts):5.2f}  stalls {self.stalls:3} "
-            f"{self.stall_seconds:5.1f} s  offload {self.offload:6.1%}  twice {self.twice:5.2%}  "
+            f"{name:14} start {mean:5.2f} max {max(starts):5.2f}  "
+            f"stalls {self.stalls:3} {self.stall_seconds:5.1f} s  "
+            f"offload {self.offload:6.1%}  twice {self.twice:5.2%}  "
             f"first {self.first_seconds:5.1f} last {self.last_seconds:5.1f} s  failed {self.failed:5.1%}"
         )
 
 
-def _peers(world: World, count: int, uplink: float, told: float) -> list:
+def _peers(world: World, count: int, uplink: float, told: float) -> list[Host]:
     return [world.add_peer(f"p{n}", Line(uplink), told_rate=told) for n in range(count)]
 
 
@@ -88,9 +91,7 @@ def figures(world: World) -> Figures:
         " declines " in line or " gives up " in line and " at p" in line for line in world.clock.trace
     )
     return Figures(
-        tuple(
-            v.startup_seconds if v.startup_seconds is not None else 99.0 for v in viewers if not v.downloads
-        ),
+        tuple(v.startup_seconds or NEVER for v in viewers if not v.downloads),
         sum(v.stalls for v in viewers),
         sum(v.stall_seconds for v in viewers),
         1 - world.edge.sent_bytes / max(1, got),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from peer.core import picker, rescue
 from peer.core.chunks import Chunk, Chunks
 from peer.core.company import Company
-from peer.core.rescue import RESCUE_MARGIN_SECONDS, SNUBBED_AFTER_SECONDS
+from peer.core.rescue import RESCUE_MARGIN_SECONDS
 from peer.core.source import Source
 from peer.core.sources import Sources
 from peer.core.wishes import PATIENCE_SECONDS, Wishes
@@ -18,7 +18,7 @@ from shared.core.actions import Action, AskManifest
 from shared.core.bitfield import Bitfield
 from shared.core.dice import Dice
 from shared.core.errors import Reason
-from shared.core.ids import InfoHash, NodeId
+from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.manifest import Manifest
 from shared.core.messages import Redirect
 
@@ -101,7 +101,8 @@ class Fetch:
         if self.sources.anybody_joined:  # who starts with us is not known yet: soon, then less often
             self._pause_seconds = min(LOCATE_EVERY_SECONDS, 2 * self._pause_seconds)
         else:
-            self._pause_seconds = JOIN_SECONDS if found else LOCATE_AGAIN_SECONDS
+            is_crowd = not any(one.kind is not Kind.EDGE for one in message.sources)
+            self._pause_seconds = JOIN_SECONDS if found and not is_crowd else LOCATE_AGAIN_SECONDS
         self.locate_at = FOREVER
         self._locate_by(now + self._pause_seconds)
         self.schedule(now)
@@ -208,16 +209,26 @@ class Fetch:
             self._rest(now)
             return
         self._leave_at = FOREVER
-        self._tick_by(now + TICK_SECONDS)
+        if not now < self._tick_at <= now + TICK_SECONDS:  # else what happens all the time would put it off
+            self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
-        for piece, slack in wishes.urgent(now):
+        if not picker.anybody_free(sources, now):
+            return
+        for piece, slack in picker.spread(wishes.urgent(now), sources, wishes.luck):
             if piece not in self._chunks.busy:
                 self._ask(self._choose(sources, wishes, piece, slack, now), piece, slack, now)
+                if not picker.anybody_free(sources, now):
+                    return
         if wishes.downloading:
-            offered = [s.held for s in sources if s.joined and not s.is_edge and s.held is not None]
-            for piece in picker.rarest_first(wishes.download_order(self._chunks.busy, offered), sources):
-                size = self._chunks.missing_bytes(wishes.manifest, piece)
-                self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
+            self._download(sources, wishes, now)
+
+    def _download(self, sources: list[Source], wishes: Wishes, now: float) -> None:
+        offered = picker.offered(sources, now)
+        for piece in picker.rarest_first(wishes.download_order(self._chunks.busy, offered), sources):
+            size = self._chunks.missing_bytes(wishes.manifest, piece)
+            self._ask(picker.choose_for_download(sources, piece, size, now), piece, FOREVER, now)
+            if not picker.anybody_free(sources, now):
+                return
 
     def _choose(
         self, sources: list[Source], wishes: Wishes, piece: int, slack: float, now: float
@@ -242,6 +253,9 @@ class Fetch:
 
     def _ask(self, source: Source | None, piece: int, slack: float, now: float) -> None:
         if source is not None:  # else nobody can at present: looked at again at the next tick or change
+            if source.is_edge and slack != FOREVER:
+                start, luck = self.known.is_start(piece), self.known.luck(piece)
+                slack = picker.slack_at_edge(source, slack, luck, is_start=start)
             self._chunks.ask(source, self.known.manifest, piece, slack, now)
 
     # -- what arrives -----------------------------------------------------------------------------
@@ -344,9 +358,11 @@ class Fetch:
         for number, chunk in list(self._chunks.running.items()):
             source = self.sources.by_node[chunk.source]
             silence = chunk.silence(source, now)
-            if silence > SNUBBED_AFTER_SECONDS:
+            if silence > rescue.silence_allowed(self.known.need(chunk.piece, now)):
                 source.snub(now)
                 self._chunks.give_up(number)
+                continue
+            if self._relieve(number, chunk, source, now):
                 continue
             other = rescue.rescuer(self.sources.all, chunk, source, now)
             if other is None:
@@ -357,6 +373,14 @@ class Fetch:
                     source.snub(now)
                 self._chunks.give_up(number)
                 self._ask(other, chunk.piece, slack, now)
+
+    def _relieve(self, number: int, chunk: Chunk, source: Source, now: float) -> bool:
+        peer = rescue.reliever(self.sources.all, chunk, source, now)
+        if peer is None:
+            return False
+        self._chunks.give_up(number)
+        self._ask(peer, chunk.piece, self.known.slack(chunk.piece, now), now)
+        return True
 
     def next_action(self) -> Action | None:
         """The next order for the shell, or None."""

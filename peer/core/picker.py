@@ -24,9 +24,12 @@ The draw is p2p-media-loader's random HTTP download, tied to the piece so that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from peer.core.source import Source
+from shared.core.bitfield import Bitfield
+from shared.core.shape import PIECE_BYTES
 
 EDGE_WINDOW_SECONDS = 8.0
 SHARED_WINDOW_SECONDS = 4.0
@@ -35,7 +38,9 @@ AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 FIRST_EDGE_SECONDS = 2.0  # queue time that a first edge is allowed even without slack
 LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
-START_DOUBT = 4.0  # a peer's queue of others' requests is not known to us
+START_SPREAD_SECONDS = 1.0  # see `slack_at_edge`
+CROWD_PIECES, CROWD_SECONDS = 24, 12.0  # that viewers who start together share out; the same at 4 Mbit/s
+QUICK_EDGE_RATE = 750_000.0  # bytes/s; an edge that gives us less is crowded
 COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
 BEHIND_PIECES = 16  # less than what a viewer gathers before the edge stops helping
 PREFETCH_SECONDS = 40.0  # further ahead nothing is asked: most viewers leave before the end
@@ -69,10 +74,39 @@ def choose(
     return _quickest(comfortable or able, size)
 
 
+def spread(
+    urgent: Iterable[tuple[int, float]], sources: list[Source], luck: Callable[[int], float]
+) -> Iterator[tuple[int, float]]:
+    """Wanted pieces, each with its slack. Where the edge is crowded and others are there, the nearest that
+    nobody has come in this viewer's own order: else all would get the same ones at the same time, and have
+    nothing to give each other."""
+    crowded = any(s.is_edge and s.joined and s.rate < QUICK_EDGE_RATE for s in sources)
+    peers = [s for s in sources if s.joined and not s.is_edge]
+    if not crowded or not peers:
+        yield from urgent
+        return
+    rest = iter(urgent)
+    near = list(islice(rest, CROWD_PIECES))
+    offered = [one for one in near if any(s.has(one[0]) for s in peers)]
+    yield from offered
+    yield from sorted((one for one in near if one not in offered), key=lambda one: luck(one[0]))
+    yield from rest
+
+
+def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:
+    """The slack that an edge is told. It serves the nearest deadline first, and would undo `spread`: so what a
+    crowd shares out, and all that the first picture waits for but its first second, get one that is drawn."""
+    is_crowded = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
+    if is_crowded or (is_start and slack > START_SPREAD_SECONDS):
+        return START_SPREAD_SECONDS * ((not is_crowded) + luck)
+    return slack
+
+
 def choose_for_start(sources: Iterable[Source], piece: int, size: int, now: float) -> Source | None:
-    """The same for what the first picture waits for: the edge, unless it is seen to be slow."""
+    """The same for what the first picture waits for: the edge, unless it is seen to be crowded."""
     able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
-    return min(able, key=lambda s: s.queue_seconds(size) * (1.0 if s.is_edge else START_DOUBT), default=None)
+    quick = [s for s in able if s.is_edge and s.rate >= QUICK_EDGE_RATE]
+    return _quickest(quick or [s for s in able if not s.is_edge] or able, size)
 
 
 def choose_for_download(sources: list[Source], piece: int, size: int, now: float) -> Source | None:
@@ -84,6 +118,17 @@ def choose_for_download(sources: list[Source], piece: int, size: int, now: float
         offering = _without_second(sources, piece, size, 0.0, now)
         able = [s for s in offering if s.is_edge and s.joined and s.has_room(size, now)]
     return _quickest(able, size)
+
+
+def anybody_free(sources: list[Source], now: float) -> bool:
+    """Whether anybody can be asked for anything: looked at first, since mostly nobody can."""
+    return any(s.has_room(PIECE_BYTES, now) for s in sources)
+
+
+def offered(sources: list[Source], now: float) -> list[Bitfield]:
+    """What each peer holds that can be asked."""
+    able = (s for s in sources if not s.is_edge and s.has_room(PIECE_BYTES, now))
+    return [s.held for s in able if s.held is not None]
 
 
 def rarest_first(pieces: list[int], sources: list[Source]) -> list[int]:

@@ -74,7 +74,8 @@ class Playhead:
 
     def is_start(self, offset: int) -> bool:
         """Whether the byte is of what must be here before anything is shown, after a start or a seek."""
-        return 0.0 <= self.media_seconds(offset) - self._anchor_seconds < START_SECONDS
+        has_begun = self.deadline(offset) != float("inf")
+        return has_begun and 0.0 <= self.media_seconds(offset) - self._anchor_seconds < START_SECONDS
 
     def active(self, now: float) -> bool:
         """Whether somebody has been reading lately."""

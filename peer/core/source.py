@@ -14,6 +14,8 @@ PEER_FIRST_SHARE = 0.5  # of what it says it has: others are sent there, too
 RATE_MEMORY_SECONDS = 2.0  # of its work that the estimate remembers
 QUEUE_SECONDS = 1.5  # ask for no more than it delivers in this time
 LEAST_QUEUE_PIECES = 2  # but always keep the next request waiting at the source
+LEAST_SEEN_SECONDS = 1.0  # of work, before it says anything against what is believed
+LEAST_RATE = 8_000.0  # bytes/s; who is believed to be slower is never asked again
 SNUB_SECONDS = 8.0  # forgiven after this
 
 
@@ -116,12 +118,19 @@ class Source:
         chunks that travel side by side end together and say nothing one by one."""
         seconds = now - self.sample_since
         believed = self.rate * RATE_MEMORY_SECONDS + self.sample_bytes
-        self.rate = max(8_000.0, believed / (RATE_MEMORY_SECONDS + seconds))
+        self.rate = max(LEAST_RATE, believed / (RATE_MEMORY_SECONDS + seconds))
         self.sample_since, self.sample_bytes = now, 0
         self.failures = 0
+
+    def rate_seen(self, now: float) -> float:
+        """Its rate at the work it has now, if that is worse than what is believed of it."""
+        seconds = now - self.sample_since
+        if not self.outstanding_bytes or seconds < LEAST_SEEN_SECONDS:
+            return self.rate
+        return min(self.rate, max(LEAST_RATE, self.sample_bytes / seconds))
 
     def snub(self, now: float) -> None:
         """It promised and did not deliver: leave it alone for a while."""
         self.failures += 1
-        self.rate = max(8_000.0, self.rate / 2)
+        self.rate = max(LEAST_RATE, self.rate / 2)
         self.busy_until = now + SNUB_SECONDS * min(self.failures, 4)

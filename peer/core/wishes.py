@@ -15,7 +15,7 @@ from shared.core.manifest import Manifest
 PATIENCE_SECONDS = 3.0  # players give up on an answer after about ten
 DOWNLOAD_PATIENCE_SECONDS = 20.0  # who saves a file, after a minute
 UNSTORED_AHEAD_PIECES = 48  # of the 64 that are kept in memory; the rest were just shown
-DOWNLOAD_LOOK_AHEAD = 64  # pieces of each order considered at once
+DOWNLOAD_LOOK_AHEAD = 32  # pieces of each order considered at once
 FOREVER = float("inf")
 
 
@@ -93,6 +93,12 @@ class Wishes:
     def is_start(self, piece: int) -> bool:
         """Whether the first picture waits for it."""
         return self.playhead.is_start(piece * self.manifest.piece_length)
+
+    def need(self, piece: int, now: float) -> float:
+        """Seconds until a player or a waiting reader must have the piece; infinite if none does."""
+        wait = self._waiting.get(piece)
+        patience = wait.since + wait.patience - now if wait is not None else FOREVER
+        return min(self.slack(piece, now), patience)
 
     def luck(self, piece: int) -> float:
         """This viewer's draw for a piece, 0 to 1, the same at every look."""

@@ -26,8 +26,6 @@ HAVE_BATCH_SECONDS = 0.25
 HAVE_BATCH_PIECES = 1024
 QUEUE_PER_GUEST = 16
 SERVING_PER_GUEST = 2  # one on the wire, one behind it: the most urgent piece is whole first
-SERVING_URGENT = 4  # of what a guest needs at once, as at its start: others can wait
-URGENT_MS = 2000
 MAX_GUESTS = 512  # per swarm: bounds memory against ticket holders in masses
 FOREVER = float("inf")
 
@@ -74,11 +72,6 @@ class Waiting:
     deadline: float
     size: int
     serving: bool = False
-
-    @property
-    def most_at_once(self) -> int:
-        """How many requests of its guest may be answered at the same time as this one."""
-        return SERVING_URGENT if self.request.slack_ms < URGENT_MS else SERVING_PER_GUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +258,7 @@ class Seeding:
             self._is_short = len(serving) >= self._slots.count
             if self._is_short:
                 return
-            if serving.count(waiting.node) < waiting.most_at_once:
+            if serving.count(waiting.node) < SERVING_PER_GUEST:
                 waiting.serving = True
                 serving.append(waiting.node)
                 self._turns[waiting.node] = next(self._numbers)

@@ -1,7 +1,7 @@
 """Somebody before a peer's door: `python -m tests.lab.viewer DOOR TITLE play|download`.
 
 Says `ready` once everything is imported, begins when its input has a line, plays the title as a player
-without a picture does or downloads it, and says what it noticed as a line of JSON, with the door's own counts.
+without a picture does or downloads it, and says what it noticed as a line of JSON, with the door's counts.
 """
 
 from __future__ import annotations
