@@ -31,6 +31,7 @@ from shared.core.messages import (
     Upload,
 )
 from shared.core.rates import Rates
+from shared.core.slots import FIRST_SLOTS
 from tests.tracker_parts import KEY, NOW, TRACKER_ID, hello, infohash, node
 from tests.world_parts import film
 
@@ -217,7 +218,7 @@ def test_an_edge_serves_tickets_of_its_tracker_and_declines_what_it_lost() -> No
     assert (statistics.served, statistics.declined, statistics.guests) == (1, 1, 1)
 
 
-def test_an_edge_serves_no_more_than_its_slots_at_once() -> None:
+def test_an_edge_begins_with_few_pieces_at_once_whoever_asks() -> None:
     core = edge()
     for guest in range(SLOTS):
         viewer = node(guest)
@@ -225,8 +226,8 @@ def test_an_edge_serves_no_more_than_its_slots_at_once() -> None:
         core.receive(Join(1, FILM.infohash, ticket), viewer, NOW)
         for number in (2 * guest, 2 * guest + 1):
             core.requested(number, PieceRequest(FILM.infohash, 0, 0, 16), viewer, 262144, NOW)
-    assert sum(isinstance(action, Serve) for action in orders(core)) == SLOTS
-    assert core.statistics().seeding.waiting == SLOTS
+    assert sum(isinstance(action, Serve) for action in orders(core)) == FIRST_SLOTS
+    assert core.statistics().seeding.waiting == 2 * SLOTS - FIRST_SLOTS
 
 
 def test_a_swarm_the_edge_has_not_is_refused() -> None:

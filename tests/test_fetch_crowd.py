@@ -178,7 +178,7 @@ def test_a_crowd_shares_out_and_loses_nothing(pieces: list[int], dice: Random, i
 
 def test_an_edge_is_told_a_drawn_slack_where_the_order_of_viewers_must_differ() -> None:
     spread = picker.START_SPREAD_SECONDS
-    assert picker.slack_at_edge(edge(), 3.0, 0.25, is_start=True) == 1.25 * spread
+    assert picker.slack_at_edge(edge(), 3.0, 0.25, is_start=True) == spread + (3.0 - spread) * 0.25
     assert picker.slack_at_edge(edge(), 0.5, 0.25, is_start=True) == 0.5  # what is shown first comes first
     assert picker.slack_at_edge(edge(), 5.0, 0.25, is_start=False) == 5.0
     crowded = edge(rate=picker.QUICK_EDGE_RATE / 2)

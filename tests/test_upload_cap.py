@@ -76,6 +76,13 @@ def test_what_is_said_to_be_spare_is_not_in_use(uplink: float, use: float) -> No
         assert spare.rate_of(cap.spare_class()) + used <= cap.gate_rate() * 1.0001
 
 
+def test_a_full_uplink_offers_a_newcomer_its_part_beside_those_who_are_served() -> None:
+    cap = UploadCap(1_250_000.0)
+    cap.used(cap.gate_rate())
+    assert cap.spare_class() == 0
+    assert cap.spare_class(guests=3) == spare.class_of(cap.gate_rate() / 4)
+
+
 def test_statistics_say_what_share_of_the_cap_is_in_use() -> None:
     cap = UploadCap(1_000_000.0)
     cap.used(292_000.0)

@@ -210,7 +210,7 @@ class Fetch:
             self._rest(now)
             return
         self._leave_at = FOREVER
-        if not now < self._tick_at <= now + TICK_SECONDS:  # else what happens all the time would put it off
+        if self._tick_at > now + TICK_SECONDS:  # else what happens all the time would put it off
             self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
         look = Look(sources, wishes, self._chunks.begun, now)
@@ -345,6 +345,7 @@ class Fetch:
         """Looks for sources that dawdle, and for work."""
         if now < self._tick_at:
             return
+        self._tick_at = FOREVER
         if now >= self._leave_at and not self.wanted(now):
             self._leave()
         self._rescue(now)

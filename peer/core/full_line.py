@@ -8,8 +8,7 @@ before is what it can carry. If it is not, nothing is concluded, and the next tr
 
 A line that drops instead of queueing is tried when most connections lose packets although the gate
 would let more through. Losses, and queues that are not long, have other causes, too, such as a busy
-computer: they count when a second trial says the same within HINT_SECONDS, since a queue of ours stands again
-as soon as we send as before.
+computer: they count when a second trial within a minute says the same.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ HALF = 0.5  # seconds over which rates are taken
 CARRIED_SECONDS = 1.2  # of which the best half second is what the line carries
 TRIAL_SECONDS = 3.0
 SETTLE_SECONDS = 0.8  # of a trial, before the queue is looked at: old round trips must have left
-HINT_SECONDS = (
-    10.0  # in which a second trial confirms a first; a line that is full is full again at once, noise is not
-)
+HINT_SECONDS = 60.0  # in which a second trial confirms a first
 REST_SECONDS = 20.0  # after a trial; doubled each time nothing came of it
 LONGEST_REST_SECONDS = 600.0
 LEAST_USE = 0.3  # of the cap; who sends less has filled nothing

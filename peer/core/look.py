@@ -43,15 +43,12 @@ class Look:
     def worth_trying(self) -> Bitfield:
         """Missing pieces that somebody might be asked for now. What has begun to arrive takes less room
         than a whole piece, and so does the last piece: these are always tried."""
-        held, total = self._wishes.held, self._wishes.manifest.piece_count
+        held = self._wishes.held
         length, playhead = self._wishes.manifest.piece_length, self._wishes.playhead
-        first, soon, later, last = (
-            playhead.read_offset // length,
-            *(
-                playhead.piece_at(seconds, self._now, length)
-                for seconds in (SHARED_WINDOW_SECONDS, self._widest(), PREFETCH_SECONDS)
-            ),
-        )
+        first = playhead.read_offset // length
+        soon = playhead.piece_at(SHARED_WINDOW_SECONDS, self._now, length)
+        later = playhead.piece_at(self._widest(), self._now, length)
+        last = playhead.piece_at(PREFETCH_SECONDS, self._now, length)
         early = (self._free_edges - self._at_peers).cut(soon, later)
         found = (self._free_peers.cut(first, last) | self._free_edges.cut(first, soon) | early) - held
         for piece in self._parts:

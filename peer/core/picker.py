@@ -8,13 +8,19 @@
     peers, none has it       4 to 24 s, drawn for each piece by each viewer for itself: of those
                              who watch the same moment one comes first, and the others get it
                              from that one; the edge sends it once instead of to each
+    ... but one leads, or    8 s: whoever is ahead in the film needs all of it before us and will fetch
+    all are far behind       it; and whoever is ahead of all has nobody to wait for
 
     slack beyond the window  peers only
     within it, and a peer    that peer, the quickest: nobody notices
       done in half the slack
     within it, otherwise     whoever will be done first, the edge included
 
-A download has no slack to lose: peers first, the edge only where no peer holds the piece.
+Early, beyond 8 s, an edge is asked for one piece after the other. What the first picture waits for comes
+from the edge: a newcomer's peers are busy with what others want later. Where viewers start together and
+the edge is *crowded* (it gives us less than a film needs), each asks it in an order of its own (`spread`) and
+the others for what they got. A download has no slack to lose: peers first, rarest pieces first, the edge
+only for what few peers hold.
 
 The second edge of a redirect is for when the first is busy or gone: load is shared out and titles are
 placed on that ground, and the first may be fetching the title for this very viewer. It is
@@ -38,7 +44,7 @@ AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
 FIRST_EDGE_SECONDS = 2.0  # queue time that a first edge is allowed even without slack
 LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
-START_SPREAD_SECONDS = 1.0  # see `slack_at_edge`
+START_SPREAD_SECONDS = 1.5  # see `slack_at_edge`
 CROWD_PIECES, CROWD_SECONDS = 24, 12.0  # that viewers who start together share out; the same at 4 Mbit/s
 QUICK_EDGE_RATE = 750_000.0  # bytes/s; an edge that gives us less is crowded
 COMMON_SHARE = 0.75  # of the peers we know: what more of them hold, they pass on without the edge
@@ -103,11 +109,13 @@ def is_crowded(sources: Iterable[Source]) -> bool:
 
 
 def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:
-    """The slack that an edge is told. It serves the nearest deadline first, and would undo `spread`: so what a
-    crowd shares out, and all that the first picture waits for but its first second, get one that is drawn."""
+    """The slack that an edge is told. It serves the nearest deadline first, which would undo `spread`: so
+    what a crowd shares out, and what the first picture waits for after its first moments, get a drawn one."""
     is_crowded = edge.rate < QUICK_EDGE_RATE and slack < CROWD_SECONDS
-    if is_crowded or (is_start and slack > START_SPREAD_SECONDS):
-        return START_SPREAD_SECONDS * ((not is_crowded) + luck)
+    if is_crowded:
+        return START_SPREAD_SECONDS * luck
+    if is_start and slack > START_SPREAD_SECONDS:
+        return START_SPREAD_SECONDS + (slack - START_SPREAD_SECONDS) * luck
     return slack
 
 

@@ -171,7 +171,7 @@ class UploadCap:
         """The class of what one guest more would get: what is left, or its part beside the `guests` who
         are served. A full uplink is full of what they want later; what somebody needs now comes first."""
         rate = self.gate_rate()
-        return spare.class_of(max(0.0, rate - self._up_rate, rate / (1 + guests)))
+        return spare.class_of(max(0.0, rate - self._up_rate, rate / (1 + guests) if guests else 0.0))
 
     def statistics(self) -> CapStatistics:
         """A snapshot for screens."""

@@ -17,7 +17,7 @@ DOWNLOAD_PATIENCE_SECONDS = 20.0  # who saves a file, after a minute
 UNSTORED_AHEAD_PIECES = 48  # of the 64 that are kept in memory; the rest were just shown
 DOWNLOAD_LOOK_AHEAD = 32  # pieces of each order considered at once
 FOREVER = float("inf")
-# A draw per piece that needs no memory and no order of asking: SplitMix64 (Steele, Lea, Flood 2014), one round
+# A draw per piece that needs no memory and no order: one round of SplitMix64 (Steele, Lea, Flood 2014)
 _LUCK_STEP, _LUCK_MIX, _LUCK_MASK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, (1 << 64) - 1
 
 
