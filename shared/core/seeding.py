@@ -181,8 +181,7 @@ class Seeding:
         ticket = tickets.check(
             message.ticket, tracker=self.tracker, viewer=sender, infohash=message.infohash, now=now
         )
-        holding = self.holdings.get(message.infohash)
-        if holding is None:
+        if (holding := self.holdings.get(message.infohash)) is None:
             raise Refused(Reason.UNKNOWN_TITLE)
         if not self.sharing:
             raise Refused(Reason.NOT_SHARING)
@@ -192,9 +191,8 @@ class Seeding:
 
     def leave(self, message: Leave, sender: NodeId) -> None:
         """A guest wants no more of a swarm."""
-        holding = self.holdings.get(message.infohash)
-        if holding is not None:
-            holding.part(sender)
+        if message.infohash in self.holdings:
+            self.holdings[message.infohash].part(sender)
 
     def disconnected(self, node: NodeId) -> None:
         """A connection is gone, and its requests with it."""
