@@ -55,10 +55,9 @@ class World:
         bit_rate: float = 3_960_000.0,
         edge_rate: float = 2_500_000.0,
         titles: int = 1,
-        live: bool = False,
         scale: Scale = FINE,
     ) -> None:
-        """`edge_rate`: of the first edge's uplink, bytes per second; `live`: it gets the film bit by bit."""
+        """`edge_rate`: of the first edge's uplink, bytes per second."""
         self.clock = VirtualClock(seed, keeps_trace=scale.keeps_trace)
         films = [film(film_seconds, bit_rate, number) for number in range(titles)]
         self.manifest, key = films[0]
@@ -83,7 +82,7 @@ class World:
             "tracker", key_of("tracker"), None, Line(1e9, 1e9), Kind.TRACKER, Mode.DIRECT
         )
         self._address = Address(self.tracker.node, self.tracker.at)
-        self.edge = self._start_edge("edge", key, edge_rate, live=live)
+        self.edge = self._start_edge("edge", key, edge_rate)
         self.start_tracker()
 
     # -- building -------------------------------------------------------------------------------
@@ -120,30 +119,16 @@ class World:
         """One more edge that holds everything; it is nobody's household."""
         return self._start_edge(name, key_of(name), up_rate, region)
 
-    def _start_edge(
-        self, name: str, key: Ed25519PrivateKey, up_rate: float, region: str = "", *, live: bool = False
-    ) -> Host:
+    def _start_edge(self, name: str, key: Ed25519PrivateKey, up_rate: float, region: str = "") -> Host:
         settings = EdgeSettings(capacity_rate=up_rate)
         core = Edge(self._address, Admission(frozenset(), False), self._random(), settings)
         host = self._host(name, key, core, Line(up_rate), Kind.EDGE, Mode.SHARED, Region(region))
         self.edges.append(host)
         for manifest in self.manifests.values():
-            pieces = () if live else range(manifest.piece_count)
-            core.hold(manifest, frozenset(pieces), self.clock.now)
-        if live:
-            self.audience.is_live = True
-            self._go_on(host, 0)
+            core.hold(manifest, frozenset(range(manifest.piece_count)), self.clock.now)
         if self._scale is not FINE:
             self._measure(host, 0)  # with one edge nothing depends on its load
         return host
-
-    def _go_on(self, edge: Host, piece: int) -> None:
-        """Live: the next piece of the film is there, as soon as it has been shown."""
-        if piece < self.manifest.piece_count:
-            edge.core.hold(self.manifest, frozenset([piece]), self.clock.now)
-            self.pump(edge)
-            seconds = self.manifest.piece_length / self.audience.byte_rate
-            self.clock.at(self.clock.now + seconds, lambda: self._go_on(edge, piece + 1))
 
     def add_peer(
         self,

@@ -8,13 +8,10 @@ from typing import Any
 from peer.core.wishes import DOWNLOAD_PATIENCE_SECONDS
 from shared.core.ids import InfoHash
 from shared.core.manifest import Manifest
-from shared.core.shape import PIECE_BYTES
-from tests.world_parts import SEGMENT_MS, START_AT, Viewer, VirtualClock
+from tests.world_parts import SEGMENT_MS, Viewer, VirtualClock
 
 PLAYER_BUFFER_SECONDS = 12.0
 PLAYER_TICK_SECONDS = 0.05
-LIVE_DELAY_SECONDS = 8.0  # behind the newest piece, where viewers of a live film come in
-LIVE_NOTICED_SECONDS = 1.0  # from a piece being there to its being in playlists
 PICTURE_SECONDS = 1.0  # a player shows the first picture when it has this much
 
 
@@ -33,11 +30,9 @@ class Audience:
         self.viewers: list[Viewer] = []
         self.picture_seconds = PICTURE_SECONDS
         self._clock = clock
-        self.is_live = False
         self._manifest = manifest
         self._tick_seconds = tick_seconds
         self._film_seconds = SEGMENT_MS / 1000 * len(manifest.media.segments)
-        self.byte_rate = manifest.length / self._film_seconds
         self._pump = pump
 
     def watch(self, viewer: Viewer) -> None:
@@ -49,22 +44,7 @@ class Audience:
         if viewer.host.alive:
             viewer.host.core.fetch(viewer.infohash, self._clock.now)
             self._pump(viewer.host)
-            if self.is_live:
-                self._tune_in(viewer)
             self._play(viewer)
-
-    def _tune_in(self, viewer: Viewer) -> None:
-        """Live: what is shown begins some segments behind the newest."""
-        piece = max(0, int((self._clock.now - START_AT - LIVE_DELAY_SECONDS) * self.byte_rate)) // PIECE_BYTES
-        viewer.read_offset = piece * PIECE_BYTES
-        viewer.shown_seconds = viewer.read_offset / self.byte_rate
-
-    def _newest_offset(self) -> int:
-        """How much of the film there is to be asked for."""
-        if not self.is_live:
-            return self._manifest.length
-        seconds = self._clock.now - START_AT - LIVE_NOTICED_SECONDS
-        return min(self._manifest.length, int(seconds * self.byte_rate) // PIECE_BYTES * PIECE_BYTES)
 
     def _play(self, viewer: Viewer) -> None:
         if not viewer.host.alive or viewer.done:
@@ -112,7 +92,7 @@ class Audience:
 
     def _read(self, viewer: Viewer, fetch: Any) -> None:
         playhead = fetch.known.playhead
-        while viewer.read_offset < self._newest_offset():
+        while viewer.read_offset < self._manifest.length:
             ahead = playhead.media_seconds(viewer.read_offset) - viewer.shown_seconds
             if ahead > PLAYER_BUFFER_SECONDS or not self._has(viewer, fetch):
                 break
