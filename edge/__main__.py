@@ -13,7 +13,7 @@ import trio
 from edge.channel import Channel, ChannelEnded
 from edge.config import EdgeConfig
 from edge.core.crew import Begin, Drain, Failed, Finish, Inherit, LeadLost, Meet, PassOn, Ready, StandFor
-from edge.server import open_server, tracker_of
+from edge.server import open_server, trackers_of
 from edge.worker import WorkerServer, wait_read
 from shared.cli import configure_logging
 from shared.core.errors import LocalError
@@ -89,7 +89,7 @@ async def _work(
     config: EdgeConfig, identity: Identity, supervisor: Channel, port: socket.socket, berth: Berth
 ) -> None:
     store = PieceStore(config.data / "pieces", int(config.quota), durable=True, reads_only=True)
-    server = WorkerServer(config, tracker_of(config), store)
+    server = WorkerServer(config, trackers_of(config)[0], store)
     async with trio.open_nursery() as nursery:
         finish = trio.Event()
         nursery.start_soon(_listen, config, server, supervisor, nursery, finish)

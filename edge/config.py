@@ -22,7 +22,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         AddressText | None,
         Meta(
             description="The tracker's address string, as it prints it when it starts. Its operator must "
-            "name this edge in the tracker's `edges`.",
+            "name this edge in the tracker's `edges`. Several, with commas between: when the first is "
+            "gone, the next takes its place.",
             examples=["penstock://" + "0f" * 32 + "@tracker.example.org:4430"],
         ),
     ] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -66,9 +67,10 @@ class Fetching:
             while self._going:
                 infohash = self._going.pop()
                 try:
-                    self._store.unpin(infohash)
+                    with suppress(ValueError):  # it was not pinned
+                        self._store.unpin(infohash)
                     await trio.to_thread.run_sync(self._store.remove, infohash)
-                except (StoreError, ValueError) as error:
+                except StoreError as error:
                     log.warning("%s cannot be deleted: %s", infohash.hex()[:8], error)
 
     # -- manifests ------------------------------------------------------------------------------

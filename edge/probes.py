@@ -9,10 +9,14 @@ from shared import clock
 from shared.core.bulk import Probed, ProbeRequest
 from shared.core.errors import ProtocolError, Reason
 from shared.core.ids import NodeId
+from shared.core.lull import Lull
 from shared.serving import ANSWER_OK, decline
 from shared.stream import Stream
 
 PROBE_SECONDS = 5.0
+# Datagrams that are taken together, a millisecond's worth, would make the end of a train a millisecond late.
+# So long a train of 11,000 bytes takes on half a megabit per second.
+AT_ONCE_SECONDS = 0.2
 
 
 class Probes:
@@ -21,11 +25,12 @@ class Probes:
     def __init__(self) -> None:
         self._quota = ProbeQuota()
 
-    async def answer(self, node: NodeId, stream: Stream, request: ProbeRequest) -> None:
+    async def answer(self, node: NodeId, stream: Stream, request: ProbeRequest, lull: Lull) -> None:
         """Answers one probe. Raises ProtocolError if it is cut short or dawdles, and as streams do."""
         if not self._quota.take(node, clock.now()):
             await decline(stream, Reason.BUSY)
             return
+        lull.look_at_once(clock.now() + AT_ONCE_SECONDS)
         with trio.move_on_after(PROBE_SECONDS) as timeout:
             probed = await _count(stream, request.length)
         if timeout.cancelled_caught:

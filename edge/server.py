@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random, SystemRandom
@@ -22,12 +22,12 @@ from edge.media.child import Limits
 from edge.probes import Probes
 from edge.quarantine import sweep
 from edge.web_seed import WebSeed
-from shared import SOFTWARE, clock
+from shared import SOFTWARE, clock, fellows_file
 from shared.answers import Answers
-from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
+from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Remember, Serve
 from shared.core.bulk import ProbeRequest, UploadRequest
 from shared.core.errors import ConfigError
-from shared.core.ids import Address, Kind, Mode, NodeId, parse_address, parse_host_port
+from shared.core.ids import Address, Kind, Mode, NodeId, parse_addresses, parse_host_port
 from shared.core.manifest import Manifest
 from shared.core.rates import Rates
 from shared.data_folder import locked
@@ -49,10 +49,17 @@ QUARANTINE = "quarantine"  # uploads until they are titles
 class Server:
     """A running edge."""
 
-    def __init__(self, config: EdgeConfig, tracker: Address, identity: Identity, store: PieceStore) -> None:
+    def __init__(
+        self, config: EdgeConfig, trackers: Sequence[Address], identity: Identity, store: PieceStore
+    ) -> None:
+        tracker, *others = trackers
         admission = Admission(config.publisher_ids(), config.local_publishers, own_host())
         settings = EdgeSettings(identity.id, float(config.capacity), int(config.quota))
-        self.core = Edge(tracker, admission, Random(SystemRandom().getrandbits(256)), settings)
+        self.core = Edge(
+            tracker, admission, Random(SystemRandom().getrandbits(256)), settings,
+            others=others, fellows=fellows_file.load(config.data),
+        )  # fmt: skip
+        self._folder = config.data
         self.store = store
         self._fetching = Fetching(self.core, store, self._pump)
         self._identity = identity
@@ -139,6 +146,8 @@ class Server:
                 self._ingest.forget(action.node)
             case Answer():
                 self._answers.take(action)
+            case Remember():
+                fellows_file.save(self._folder, action.fellows)
             case TellWorkers():
                 self.crew.tell(action)
             case Ask() | Cancel() | AskManifest() | GiveUp() | Note():
@@ -149,7 +158,7 @@ class Server:
         if isinstance(request, UploadRequest):
             await self._ingest.receive(node, stream, request)
         elif isinstance(request, ProbeRequest):
-            await self._probes.answer(node, stream, request)
+            await self._probes.answer(node, stream, request, self.node.endpoint.lull)
         else:
             await self._serving.answer(node, stream, request)
 
@@ -178,20 +187,19 @@ class Ready:
         return f"edge ready {self.address}"
 
 
-def tracker_of(config: EdgeConfig) -> Address:
-    """The tracker's address. Raises ConfigError if it is not set."""
+def trackers_of(config: EdgeConfig) -> list[Address]:
+    """The trackers' addresses, ours first. Raises ConfigError if none is set."""
     if config.tracker is None:
         raise ConfigError(
             "edge.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
-    tracker = parse_address(config.tracker)
-    return Address(tracker.node, tracker.at)
+    return [Address(one.node, one.at) for one in parse_addresses(config.tracker)]
 
 
 async def open_server(config: EdgeConfig, identity: Identity) -> Server:
     """A server over this edge's folder. Raises LocalError."""
     store = await trio.to_thread.run_sync(_open_store, config)
-    return Server(config, tracker_of(config), identity, store)
+    return Server(config, trackers_of(config), identity, store)
 
 
 async def serve(
@@ -201,7 +209,7 @@ async def serve(
 
     Raises LocalError if a setting, the key, the store or an address cannot be used.
     """
-    tracker_of(config)
+    trackers_of(config)
     with locked(config.data, "edge.data"):
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         server = await open_server(config, identity)

@@ -32,14 +32,14 @@ from edge.core.crew import (
     LeadLost,
     Meet,
     PassOn,
-    Pauses,
     Ready,
     StandFor,
 )
 from edge.server import Ready as EdgeReady
-from edge.server import tracker_of
+from edge.server import trackers_of
 from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_host_port
+from shared.core.pauses import Pauses
 from shared.data_folder import locked
 from shared.identity import Identity
 from shared.own_address import reachable
@@ -369,7 +369,7 @@ async def supervise(
 
     Raises LocalError if a setting, the key, the store or an address cannot be used.
     """
-    tracker_of(config)
+    trackers_of(config)
     with locked(config.data, "edge.data"):
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         listen = parse_host_port(config.listen)

@@ -23,6 +23,7 @@ from edge.core.crew import (
     Forget,
     Gained,
     Hold,
+    Issuers,
     Say,
     Stray,
     TrackerIs,
@@ -109,6 +110,8 @@ class WorkerServer:
                 await self._forget(InfoHash(word.infohash))
             case TrackerIs():
                 self.core.tracker_is(up=word.up, now=clock.now())
+            case Issuers():
+                self.core.heed(frozenset(NodeId(node) for node in word.trackers))
             case CaughtUp():
                 for infohash in set(self.core.seeding.holdings) - self._named:
                     await self._forget(infohash)
@@ -156,7 +159,8 @@ class WorkerServer:
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
         if isinstance(request, ProbeRequest):
-            await self._probes.answer(node, stream, request)
+            assert self._node is not None  # the stream came over it
+            await self._probes.answer(node, stream, request, self._node.endpoint.lull)
         elif not isinstance(request, UploadRequest):
             await self._serving.answer(node, stream, request)
         elif self._lead is None:

@@ -38,7 +38,8 @@ class PeerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         AddressText | None,
         Meta(
             description="The tracker's address string, as it prints it when it starts. Whoever gave you "
-            "a title's address gave you this, too: it is the same without the last part.",
+            "a title's address gave you this, too: it is the same without the last part. Several, with "
+            "commas between: when the first is gone, the next takes its place.",
             examples=["penstock://" + "0f" * 32 + "@tracker.example.org:4430"],
         ),
     ] = None

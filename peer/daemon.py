@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,9 +23,9 @@ from peer.probing import Probing
 from peer.reader import DownloadReader, PieceReader
 from peer.sharing import Line, Sharing
 from peer.titles import JSON
-from shared import SOFTWARE, clock
+from shared import SOFTWARE, clock, fellows_file
 from shared.answers import Answers
-from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Serve
+from shared.core.actions import Answer, Ask, AskManifest, Cancel, Decline, Remember, Serve
 from shared.core.bulk import ManifestRequest, PieceRequest
 from shared.core.entries import entry_of
 from shared.core.errors import ConfigError, ProtocolError, Reason, Refused
@@ -38,7 +38,7 @@ from shared.core.ids import (
     Mode,
     NodeId,
     TitleId,
-    parse_address,
+    parse_addresses,
     parse_host_port,
 )
 from shared.core.manifest import Manifest
@@ -62,11 +62,15 @@ class Daemon:
     """A running peer: what the player's door asks of it (`peer.titles.Titles`)."""
 
     def __init__(
-        self, config: PeerConfig, tracker: Address, identity: Identity, store: PieceStore, ledger: Ledger
-    ) -> None:
+        self, config: PeerConfig, trackers: Sequence[Address], identity: Identity, store: PieceStore,
+        ledger: Ledger,
+    ) -> None:  # fmt: skip
         mode = Mode(config.mode.value)
-        settings = PeerSettings(tracker, mode, float(config.uplink), config.upload_slots)
-        self.tracker = tracker
+        self.tracker, *others = trackers
+        settings = PeerSettings(
+            self.tracker, mode, float(config.uplink), config.upload_slots, tuple(others),
+            fellows_file.load(config.data),
+        )  # fmt: skip
         self.identity = identity
         self.core = Peer(settings, Random(SystemRandom().getrandbits(256)))
         self.store = store
@@ -138,6 +142,8 @@ class Daemon:
                 self._asking.act(action)
             case Answer():
                 self._answers.take(action)
+            case Remember():
+                fellows_file.save(self._config.data, action.fellows)
 
     async def _on_stream(self, node: NodeId, stream: Stream) -> None:
         request = await read_request(stream)
@@ -173,7 +179,7 @@ class Daemon:
         """The tracker's answer. Raises Refused, also when there is no tracker."""
         message = await self._answers.wait(request)
         if message is None:
-            raise Refused(Reason.TIMEOUT, f"the tracker at {self.tracker.at} is not reached")
+            raise Refused(Reason.TIMEOUT, f"the tracker at {self.core.link.tracker.at} is not reached")
         if isinstance(message, Refusal):
             raise Refused(message.reason, message.detail)
         return message
@@ -255,8 +261,9 @@ class Daemon:
             "node": self.identity.id.hex(),
             "kind": self._introduction.kind.value,
             "mode": self._sharing.mode.value,
-            "tracker": f"{self.tracker} ({state})",
+            "tracker": f"{self.core.link.tracker} ({state})",
             "tracker_address": str(self.tracker),
+            "tracker_used": str(self.core.link.tracker),
             "tracker_up": numbers.tracker_up,
             "up_rate": rates.up_rate,
             "down_rate": rates.down_rate,
@@ -332,13 +339,13 @@ async def serve(
         raise ConfigError(
             "peer.tracker: must be set; it is the address string that the tracker prints when it starts"
         )
-    tracker = parse_address(config.tracker)
+    trackers = [Address(one.node, one.at) for one in parse_addresses(config.tracker)]
     with locked(config.data, "peer.data"), ExitStack() as stack:
         identity = await trio.to_thread.run_sync(Identity.load, config.data / "key")
         store = await trio.to_thread.run_sync(PieceStore, config.data / "pieces", int(config.quota))
         ledger = await trio.to_thread.run_sync(Ledger, config.data / "uploads.db")
         stack.callback(ledger.close)
-        daemon = Daemon(config, Address(tracker.node, tracker.at), identity, store, ledger)
+        daemon = Daemon(config, trackers, identity, store, ledger)
         cap = daemon.core.cap
         gate: Gate[Any] = Gate(cap.gate_rate())
         listen, player = parse_host_port(config.listen), parse_host_port(config.player)

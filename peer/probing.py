@@ -7,19 +7,20 @@ from collections.abc import Callable
 import trio
 
 from peer.core.peer import Peer
-from peer.core.trains import TRAIN_BYTES, Trains
+from peer.core.trains import LENGTHS, Trains
 from peer.line_watch import LineWatch
 from shared import clock
 from shared.connection import Connection
 from shared.core.bulk import MAX_PROBE_BYTES, PROBED_BYTES, Probed, ProbeRequest, decode_probed
 from shared.core.errors import Reason, Refused, RemoteError
+from shared.core.gate import HEADER_BYTES_V4
 from shared.core.ids import NodeId
 from shared.node import Node
 
 LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 5.0
-_TRAIN = ProbeRequest(TRAIN_BYTES).encode() + bytes(TRAIN_BYTES)
-assert TRAIN_BYTES <= MAX_PROBE_BYTES
+FRAMING_BYTES = 34  # of a datagram of a train: the header, the frame's, the seal
+assert max(LENGTHS) <= MAX_PROBE_BYTES
 
 
 class Probing:
@@ -40,44 +41,49 @@ class Probing:
             edge = self._core.an_edge()
             if edge is None or not self._is_time():
                 continue
-            cap.save_up(True)
+            cap.save_up(self._trains.next_bytes)
             try:
                 self._watch.read()
                 await trio.sleep(cap.saving_seconds())
                 if self._is_time():
                     await self._probe(edge)
             finally:
-                cap.save_up(False)
+                cap.save_up(0)
                 self._watch.read()
 
     def _is_time(self) -> bool:
-        if not (self._may_upload() and self._core.cap.is_idle()):
+        if not (self._may_upload() and self._core.cap.is_idle(self._trains.next_bytes)):
             return False
         return self._trains.due(self._watch.network, clock.now())
 
     async def _probe(self, edge: NodeId) -> None:
         self._trains.left(clock.now())
-        sent, network = self._watch.sent_bytes(), self._watch.network
+        length, network = self._trains.next_bytes, self._watch.network
         try:
+            connection = self._node.connection(edge)
+            path = connection.statistics()
             with trio.fail_after(ANSWER_SECONDS):
-                probed = await _ask(self._node.connection(edge))
+                probed = await _ask(connection, length)
         except (RemoteError, trio.TooSlowError):
             self._trains.failed(clock.now())
             return
-        wire_share = (self._watch.sent_bytes() - sent) / TRAIN_BYTES
         if network != self._watch.network:
             return
+        if path.window_bytes - path.in_flight_bytes < length + length // 20:
+            self._trains.failed(clock.now())  # congestion control cut it in two: it told a round trip
+            return
+        wire_share = (path.datagram_bytes + HEADER_BYTES_V4) / (path.datagram_bytes - FRAMING_BYTES)
         rate = self._trains.told(probed.counted_bytes, probed.microseconds, wire_share, clock.now())
         if rate is not None:
             self._core.cap.belief.measured(rate)
 
 
-async def _ask(connection: Connection) -> Probed:
+async def _ask(connection: Connection, length: int) -> Probed:
     """One train and its answer. Raises Refused, ProtocolError, ConnectionLost."""
     with connection.open_stream() as stream:
-        await stream.send_all(_TRAIN)
+        await stream.send_all(ProbeRequest(length).encode() + bytes(length))
         stream.send_eof()
         reason = (await stream.receive_exactly(1))[0]
         if reason:
             raise Refused(Reason.BUSY, "the edge measures nothing now")
-        return decode_probed(await stream.receive_exactly(PROBED_BYTES), TRAIN_BYTES)
+        return decode_probed(await stream.receive_exactly(PROBED_BYTES), length)

@@ -10,9 +10,20 @@ from __future__ import annotations
 import time
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux counts the sleep
-_OFFSET = time.time() - time.clock_gettime(_STEADY)
+_offset = time.time() - time.clock_gettime(_STEADY)
 
 
 def now() -> float:
     """Seconds since 1970, never stepping back while the process lives."""
-    return time.clock_gettime(_STEADY) + _OFFSET
+    return time.clock_gettime(_STEADY) + _offset
+
+
+def offset() -> float:
+    """What makes this machine's steady clock ours; for a process that shall have the same time."""
+    return _offset
+
+
+def agree(offset: float) -> None:
+    """From now on this process has the time of the one that said its `offset`. Call before anything else."""
+    global _offset
+    _offset = offset

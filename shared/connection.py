@@ -23,12 +23,11 @@ from shared.quic import Out, QuicEngine, reset_route
 from shared.quic_settings import ALPN
 from shared.sockets import host_port
 from shared.statistics import ConnectionStatistics
-from shared.stream import Stream
-
-__all__ = ["Connection", "Host", "Stream"]
+from shared.stream import Stream as Stream
 
 MAX_UNACCEPTED_STREAMS = 256  # opened by the peer and not yet accepted here
 MAX_WAITING_STREAMS = 1024  # opened here, and over the peer's limit of open streams
+VOUCHED_SECONDS = 2.0  # later than else comes the ping after a `vouch`
 MAX_FAREWELLS = 3  # repeats of a close that the peer did not hear
 
 _LOG = logging.getLogger(__name__)
@@ -36,19 +35,12 @@ _Result = TypeVar("_Result")
 
 
 class Host(Protocol):
-    """What a connection needs of its endpoint."""
+    """What a connection needs of its endpoint; described there."""
 
-    def touch(self, connection: Connection) -> None:
-        """Something may be sent."""
-
-    def add_route(self, connection_id: bytes, connection: Connection) -> None:
-        """Datagrams to this id are for the connection."""
-
-    def drop_route(self, connection_id: bytes) -> None:
-        """No longer."""
-
-    def settle(self, connection: Connection) -> None:
-        """The handshake is over, well or not."""
+    def touch(self, connection: Connection) -> None: ...
+    def add_route(self, connection_id: bytes, connection: Connection) -> None: ...
+    def drop_route(self, connection_id: bytes) -> None: ...
+    def settle(self, connection: Connection) -> None: ...
 
 
 class Connection:
@@ -74,18 +66,17 @@ class Connection:
         self._closed = trio.Event()
         self.loss: ConnectionLost | None = None  # why it ended, if it did
         self._handshake_by = now + handshake_seconds
-        self._keep_alive_seconds = keep_alive_seconds
-        self._heard_at = now  # or pinged
+        self.keep_alive_seconds = keep_alive_seconds
+        self.heard_at = self._quiet_since = now  # heard, or pinged
+        self._vouched_at = -inf
         self._streams: dict[int, Stream] = {}
         self._blocked: set[Stream] = set()
         self._unaccepted: deque[Stream] = deque()
         self._arrival = trio.lowlevel.ParkingLot()
         self._reset_token = b""  # the route by which a reset finds us
         self._farewell: list[tuple[bytes, Any]] = []
-        self._farewells_due = 0
-        self._farewells_left = MAX_FAREWELLS
-        self._sent = [0, 0]  # datagrams, bytes
-        self._received = [0, 0]
+        self._farewells_due, self._farewells_left = 0, MAX_FAREWELLS
+        self._sent, self._received = [0, 0], [0, 0]  # datagrams, bytes
         self._handlers: dict[type[events.QuicEvent], Callable[[Any], None]] = {
             events.HandshakeCompleted: self._on_handshake,
             events.StreamDataReceived: lambda event: self._stream(event).take_data(
@@ -172,6 +163,12 @@ class Connection:
             streams=len(self._streams),
         )
 
+    def vouch(self, now: float) -> None:
+        """The peer was heard by another way: the connection is alive as if a packet of it had come."""
+        if self.is_established:
+            self._engine.note_alive(now)
+            self.heard_at = self._quiet_since = self._vouched_at = now
+
     def take_shortest_rtt(self) -> float | None:
         """The shortest round trip, in seconds, since the last call; None if none was measured."""
         return self._engine.take_shortest_rtt()
@@ -226,8 +223,7 @@ class Connection:
     def transmit(self, now: float, out: Out, *, gated: bool, turn: int) -> None:
         """Hand `out` the datagrams to send now; see `QuicEngine.send`."""
         if self._farewells_due:
-            self._farewells_due = 0
-            self._farewells_left -= 1
+            self._farewells_due, self._farewells_left = 0, self._farewells_left - 1
             for datagram, recipient in self._farewell:
                 out(datagram, len(datagram), recipient)
             return
@@ -253,26 +249,27 @@ class Connection:
         """When `handle_timer` is due, if no data may leave before `may_pass_at`; `inf` for never."""
         if self.is_over:
             return inf
-        due = self._guard(self._engine.get_timer, None)
-        due = inf if due is None else due
+        due = self._guard(self._engine.get_timer, None) or inf
         if due == self._engine.paced_until:
             due = max(due, may_pass_at)
         if not self._settled.is_set():
             due = min(due, self._handshake_by)
-        if self._keep_alive_seconds is not None and self.is_established:
-            due = min(due, self._heard_at + self._keep_alive_seconds)
+        if self.is_established:
+            due = min(due, self._ping_at())
         return due
 
-    def handle_timer(self, now: float) -> None:
-        """The time of `timer_at` has come; `transmit` afterwards."""
+    def handle_timer(self, now: float) -> bool:
+        """The time of `timer_at` may have come: then True; `transmit` afterwards."""
+        if self.timer_at() > now and not self.wants_turn:
+            return False  # it was put off since
         if not self._settled.is_set() and now >= self._handshake_by:
             self.close(Reason.TIMEOUT, "the handshake took too long")
-        quiet_until = self._heard_at + (self._keep_alive_seconds or inf)
-        if self.is_established and now >= quiet_until:
-            self._heard_at = now
+        if self.is_established and now >= self._ping_at():
+            self._quiet_since = now
             self._engine.send_ping(0)
         self._guard(lambda: self._handle_engine_timer(now), None)
         self._take_events()
+        return True
 
     def take_apart(self) -> None:
         """It is over and the endpoint has forgotten it; see `QuicEngine.take_apart`."""
@@ -283,11 +280,16 @@ class Connection:
 
     # Private
 
+    def _ping_at(self) -> float:
+        quiet = self.keep_alive_seconds or inf
+        put_off = VOUCHED_SECONDS if quiet > VOUCHED_SECONDS else 0.0
+        return max(self._quiet_since, self._vouched_at + put_off) + quiet
+
     def _hear(self, payload_bytes: int, datagrams: int, now: float) -> bool:
         """Count what came in; False if the connection has ended, and only our close is worth repeating."""
         self._received[0] += datagrams
         self._received[1] += payload_bytes
-        self._heard_at = now
+        self.heard_at = self._quiet_since = now
         if self.loss is not None:  # it may not have heard our close
             self._farewells_due = min(1, self._farewells_left)
         return self.loss is None

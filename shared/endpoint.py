@@ -1,8 +1,7 @@
 """One UDP socket that listens and dials, its QUIC connections, and the task that drives them.
 
-It sleeps until the earliest of: a datagram, a connection's timer, the next turn at the gate,
-something that a task wants sent. Then it makes a *pass*: it drains the socket, fires timers, and lets
-each touched connection send once.
+It sleeps until there is a datagram, a timer, a turn at the gate or something that a task wants sent. Then
+it makes a *pass*: it drains the socket, fires timers, and lets each touched connection send once.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import trio
 
 from shared import clock
 from shared.alarm import alarm
+from shared.asides import Asides
 from shared.connection import Connection
 from shared.core.errors import ConnectionLost, Reason
 from shared.core.gate import Gate, Pass
@@ -73,12 +73,10 @@ class Endpoint:
         self._touched: dict[Connection, None] = {}
         self._timers: Timers[Connection] = Timers()
         self._passes: Passes[Connection] = Passes()
-        self._alarm = alarm(sock.raw)
-        self._lull = Lull()
-        self._is_closed = False
+        self._alarm, self.lull, self._is_closed = alarm(sock.raw), Lull(), False
         self._outlet = Outlet(sock, self.gate)
-        self._received = [0, 0]
-        self._unwanted = self._astray = 0
+        self.asides = Asides(sock.raw, self.gate, self._outlet, is_alone=berth.berths == 1)
+        self._received, self._unwanted, self._astray = [0, 0], 0, 0
 
     # For tasks
 
@@ -193,7 +191,7 @@ class Endpoint:
             await trio.lowlevel.checkpoint()  # other tasks have their turn
             return
         turn_at = inf if is_full else self.gate.ready_at(now)
-        until, lull_until = min(self._timers.next_at(), turn_at), self._lull.until(turn_at, now)
+        until, lull_until = min(self._timers.next_at(), turn_at), self.lull.until(turn_at, now)
         reads = lull_until <= now
         await self._alarm.wait(until if reads else min(until, lull_until), reads=reads, writes=is_full)
 
@@ -201,8 +199,10 @@ class Endpoint:
         self._outlet.flush()
         self._drain(now, self._touched)
         while (connection := self._timers.pop_due(now)) is not None:
-            connection.handle_timer(now)
-            self._touched[connection] = None
+            if connection.handle_timer(now):
+                self._touched[connection] = None
+            else:
+                self._arm(connection, now)
         self._give_turns(now)  # first: whoever has a turn answers along with it
         for connection in list(self._touched):
             self._transmit(connection, now)
@@ -231,7 +231,7 @@ class Endpoint:
             if (taken := taken + len(data)) >= BYTES_PER_WAKE:
                 break
         if taken:
-            self._lull.took(taken, now)
+            self.lull.took(taken, now)
 
     def _take_all(
         self, data: memoryview, segment_bytes: int, sender: Any, now: float, touched: dict[Connection, None]
@@ -256,7 +256,9 @@ class Endpoint:
             touched[connection] = None
 
     def _meet(self, datagram: bytes, sender: Any, now: float) -> Connection | None:
-        """What a datagram for nobody earns, unless it is the reset of one of ours."""
+        """What a datagram for nobody earns, unless it is the reset of one of ours, or no QUIC at all."""
+        if self.asides.take(datagram):
+            return None
         if (forgotten := self._routes.get(route_of_reset(datagram))) is not None:
             forgotten.take_reset()
             self.touch(forgotten)
@@ -272,9 +274,7 @@ class Endpoint:
             return None
         is_astray = is_short and not self.berth.owns(destination(datagram))
         self._unwanted, self._astray = self._unwanted + 1, self._astray + is_astray  # another may know it
-        if (
-            isinstance(verdict, bytes) and not is_astray and self.gate.admits(now)
-        ):  # others may know astray ones
+        if isinstance(verdict, bytes) and not is_astray and self.gate.admits(now):  # others may know those
             self._outlet.send(verdict, len(verdict), sender, Pass.AT_ONCE)
         return None
 

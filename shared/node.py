@@ -12,18 +12,21 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import trio
 
 from shared import clock
 from shared.connection import Connection, Stream
-from shared.core.actions import Dial, Hangup, Send
+from shared.core.actions import Attend, Dial, Hangup, Send
 from shared.core.errors import ConnectionLost, LocalError, ProtocolError, Reason, RemoteError
+from shared.core.fields import HOLDERS
 from shared.core.ids import HostPort, Kind, Mode, NodeId
-from shared.core.messages import PROTOCOL_VERSION, Hello, Message
+from shared.core.messages import PROTOCOL_VERSION, Hello, Message, Seal
 from shared.core.session import Session
 from shared.endpoint import Endpoint
+from shared.sealed_path import SealedPath
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,9 @@ HELLO_SECONDS = 10.0
 DIAL_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 4.0  # the dialler keeps what it dialled alive
 IDLE_SECONDS = 12.0  # three keep-alives lost in a row: it is gone
+HASTY_KEEP_ALIVE_SECONDS = 1.0  # where another can take its place, a dead one is to be missed soon
+SILENT_SECONDS = 1.8  # of a node that must not be: it has not answered a ping, nor its repetitions
+SECOND_LOOK_SECONDS = 0.2  # what came while this process slept is read first
 
 
 class Core(Protocol):
@@ -67,7 +73,9 @@ class _Link:
     queue: trio.MemoryReceiveChannel[Message]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     greeted: bool = False
+    sealed: SealedPath | None = None  # what goes by datagram
     answering: int = 0  # bulk streams
+    hasty: bool = False
 
 
 Act = Callable[[Any], None]
@@ -111,6 +119,8 @@ class Node:
                 self._send(action)
             case Dial():
                 self._dial(action)
+            case Attend():
+                self._attend(action)
             case Hangup():
                 link = self._links.get(action.node)
                 if link is not None:
@@ -120,10 +130,12 @@ class Node:
 
     def _send(self, action: Send) -> None:
         link = self._links.get(action.to)
-        if link is None:
-            return
+        if link is not None and not (link.sealed and link.sealed.take(action.message)):
+            self._say(link, action.message)
+
+    def _say(self, link: _Link, message: Message) -> None:
         try:
-            link.outbox.send_nowait(action.message)
+            link.outbox.send_nowait(message)
         except trio.WouldBlock:
             link.connection.close(Reason.BUSY, "reads too slowly")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -140,6 +152,28 @@ class Node:
             return
         self._dialling.add(action.node)
         self.nursery.start_soon(self._dial_and_run, action)
+
+    def _attend(self, action: Attend) -> None:
+        link = self._links.get(action.node)
+        if link is None or link.hasty == action.hasty:
+            return
+        link.hasty = action.hasty
+        if link.connection.is_client:
+            seconds = HASTY_KEEP_ALIVE_SECONDS if action.hasty else KEEP_ALIVE_SECONDS
+            link.connection.keep_alive_seconds = seconds
+        if action.hasty:
+            self.nursery.start_soon(self._mistrust, link)
+
+    async def _mistrust(self, link: _Link) -> None:
+        connection = link.connection
+        while connection.is_established and link.hasty:
+            silence = clock.now() - connection.heard_at
+            if silence < SILENT_SECONDS:
+                await trio.sleep(SILENT_SECONDS - silence)
+                continue
+            await trio.sleep(SECOND_LOOK_SECONDS)
+            if clock.now() - connection.heard_at > SILENT_SECONDS:
+                connection.close(Reason.TIMEOUT, "it does not answer")
 
     async def _dial_and_run(self, action: Dial) -> None:
         try:
@@ -161,6 +195,12 @@ class Node:
         if link is None:
             raise ConnectionLost(Reason.TIMEOUT, f"not connected to {node.hex()[:8]}")
         return link.connection
+
+    def vouch(self, node: NodeId) -> None:
+        """A node was heard beside its connection, which is alive therefore."""
+        link = self._links.get(node)
+        if link is not None:
+            link.connection.vouch(clock.now())
 
     def dismiss_idle(self, reason: Reason) -> int:
         """Ends connections on which nothing is being answered; how many others there are."""
@@ -236,6 +276,8 @@ class Node:
                 await self._listen_once(link, control)
         if timeout.cancelled_caught or link.session.theirs is None:
             raise ProtocolError(Reason.TIMEOUT, "no Hello")
+        if link.sealed is not None:
+            nursery.start_soon(link.sealed.run)
         nursery.start_soon(self._write, link, control)
         nursery.start_soon(self._take_streams, link, nursery)
         while True:
@@ -253,9 +295,28 @@ class Node:
         connection = link.connection
         if isinstance(message, Hello):
             link.greeted = True
+            link.sealed = self._sealed_path(link, message)
             self.core.connected(connection.peer, connection.remote, message, clock.now())
-        else:
+        elif isinstance(message, Seal) and link.sealed is None:
+            raise ProtocolError(Reason.UNEXPECTED, "a seal nobody wanted")
+        elif link.sealed is None or not link.sealed.told(message):
             self.core.receive(message, connection.peer, clock.now())
+
+    def _sealed_path(self, link: _Link, hello: Hello) -> SealedPath | None:
+        """Where answers by datagram would find us: a port that is ours alone."""
+        if hello.kind is not Kind.TRACKER or self._introduction.kind not in HOLDERS:
+            return None
+        if not self.endpoint.asides.is_alone:
+            return None
+
+        def hear(message: Message) -> None:
+            try:
+                self.core.receive(message, link.connection.peer, clock.now())
+            except ProtocolError as error:
+                link.connection.close(error.reason, error.detail)
+            self.pump()
+
+        return SealedPath(self.endpoint, link.connection, partial(self._say, link), hear)
 
     async def _write(self, link: _Link, control: Stream) -> None:
         async for message in link.queue:

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Sequence
 from enum import Enum, IntEnum, StrEnum
 from typing import Any, get_args, get_origin
 
-from shared.core import bencode, bulk, codec, ids, messages, session, tickets
+from shared.core import bencode, bulk, codec, ids, messages, sealed, sealed_vectors, session, tickets
 from shared.core.codec import Field
 from shared.core.errors import Reason
 from shared.core.ids import Kind
 
-RECORDS = (messages.Rendition, messages.Entry, messages.Source, messages.Share, messages.Use)
+RECORDS = (
+    messages.Rendition, messages.Entry, messages.Source, messages.Share, messages.Use,
+    messages.SwarmHeld, messages.Withdrawn, messages.Fellow,
+)  # fmt: skip
 WORDS = (ids.Kind, ids.Mode, messages.Event, messages.Why, messages.Stage, messages.PlaceStage)
 
 _HEAD = """\
@@ -57,6 +60,7 @@ def page() -> str:
         _section("Words", "Strings out of a fixed set.", *map(_word_list, WORDS)),
         _section("Reasons", _prose(Reason), _reasons()),
         _section("Bulk streams", _prose(bulk), _bulk_numbers()),
+        _section("Sealed datagrams", _prose(sealed), _vectors()),
         _section("Tickets", _prose(tickets), _ticket_numbers()),
         _section("Addresses", _prose(ids.Address)),
     ]
@@ -178,7 +182,7 @@ def _number(value: int) -> str:
 def _default(field: Field) -> str:
     if not field.optional:
         return ""
-    return {int: str(field.default), str: "empty", tuple: "empty"}[type(field.default)]
+    return {int: str(field.default), str: "empty", bytes: "empty", tuple: "empty"}[type(field.default)]
 
 
 def _meaning(field: Field, comments: dict[str, str]) -> str:
@@ -219,6 +223,11 @@ def _bulk_numbers() -> str:
         f"one probe {bulk.MAX_PROBE_BYTES}. "
         f"A `slack_ms` of {_number(bulk.NO_DEADLINE_MS)} is no deadline."
     )
+
+
+def _vectors() -> str:
+    rows = "\n".join(f"    {name:14}{data.hex()}" for name, data in sealed_vectors.vectors())
+    return f"### Test vectors\n\n{_prose(sealed_vectors)}\n\n{rows}"
 
 
 def _ticket_numbers() -> str:

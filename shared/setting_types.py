@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from shared.core.errors import LocalError
-from shared.core.ids import parse_address, parse_host_port
+from shared.core.ids import parse_addresses, parse_host_port
 from shared.core.units import (
     Duration,
     Rate,
@@ -50,7 +50,8 @@ class HostPortText(str):
 
 
 class AddressText(str):
-    """`penstock://ID@host:port`, checked; `parse_address` takes it apart."""
+    """One `penstock://ID@host:port`, or several with commas between, checked; `parse_addresses`
+    takes it apart."""
 
 
 class HoursText(str):
@@ -175,7 +176,7 @@ def _parse_hours(text: str) -> HoursText:
 
 
 def _parse_address(text: str) -> AddressText:
-    return AddressText(parse_address(text))
+    return AddressText(",".join(map(str, parse_addresses(text))))
 
 
 _PARSERS: Mapping[type, Callable[[str], Any]] = {

@@ -161,7 +161,7 @@ async def bind(at: HostPort, setting: str, *, share_port: bool = False) -> socke
         family, _, _, _, sockaddr = found[0]
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            _prepare(sock)
+            prepare(sock)
             if share_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(sockaddr)
@@ -189,7 +189,8 @@ async def resolve(at: HostPort, sock: socket.socket) -> Any:
     return found[0][4]
 
 
-def _prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket) -> None:
+    """Options of every UDP socket of ours, before it is bound."""
     sock.setblocking(False)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

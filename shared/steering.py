@@ -16,21 +16,23 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import trio
 
 from shared.core.errors import LocalError
 from shared.core.ids import HostPort
-from shared.sockets import bind, host_port
+from shared.sockets import bind, host_port, prepare
 
 LEAD_BERTH = 0
 
 _SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; not in the socket module
 _LOAD_BYTE, _IS_SET, _IS_EQUAL, _JUMP = 0x30, 0x45, 0x15, 0x05  # linux/bpf_common.h
-_SUBTRACT, _MODULO, _RETURN = 0x14, 0x94, 0x06
+_SUBTRACT, _MODULO, _RETURN, _RETURN_FOUND = 0x14, 0x94, 0x06, 0x16
+_LOAD_LENGTH, _IS_GREATER = 0x80, 0x25
 _LONG_HEADER = 0x80
+_QUIC = 0xC0  # bits of a first byte: at least one is set in QUIC packets (RFC 9443)
 _SHORT_ID_AT, _LONG_ID_AT = 1, 6
 
 
@@ -77,15 +79,58 @@ def steer(group: socket.socket, sockets: Sequence[int]) -> None:
 
     `group` is any socket of the group. Raises LocalError where the kernel cannot.
     """
-    program = _program(sockets)
-    memory = ctypes.create_string_buffer(program, len(program))
-    option = struct.pack("@HP", len(program) // 8, ctypes.addressof(memory))
+    _attach_or_refuse(group, _program(sockets))
+
+
+def steer_by_byte(group: socket.socket, at: int, sockets: int) -> None:
+    """From now on datagrams go to the socket that their byte `at`, modulo `sockets`, numbers.
+
+    Those that end just before it go by their last byte, shorter ones to the first socket. Raises LocalError.
+    """
+    steps = [
+        _step(_LOAD_LENGTH, 0),
+        _step(_IS_GREATER, at, 0, 2),
+        _step(_LOAD_BYTE, at),
+        _step(_JUMP, 1),
+        _step(_LOAD_BYTE, at - 1),
+        _step(_MODULO, sockets),
+        _step(_RETURN_FOUND, 0),
+    ]
+    _attach_or_refuse(group, b"".join(steps))
+
+
+def _attach_or_refuse(group: socket.socket, program: bytes) -> None:
     try:
-        group.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
+        _attach(group, program)
     except OSError as error:
         raise LocalError(
             f"this system cannot share a UDP port among processes ({error.strerror}); set workers to 1"
         ) from error
+
+
+def _attach(group: socket.socket, program: bytes) -> None:
+    memory = ctypes.create_string_buffer(program, len(program))
+    option = struct.pack("@HP", len(program) // 8, ctypes.addressof(memory))
+    group.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
+
+
+def bind_beside(sock: socket.socket) -> socket.socket:
+    """A second socket on the port of a bound one, for datagrams that cannot be QUIC: sealed ones.
+
+    The first was bound alone, so a port that another program has is still found to be taken. Raises OSError.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    beside = socket.socket(sock.family, socket.SOCK_DGRAM)
+    try:
+        prepare(beside)
+        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        beside.bind(sock.getsockname())
+        steps = _step(_LOAD_BYTE, 0), _step(_IS_SET, _QUIC, 0, 1), _step(_RETURN, 0), _step(_RETURN, 1)
+        _attach(sock, b"".join(steps))
+    except BaseException:
+        beside.close()
+        raise
+    return beside
 
 
 def _program(sockets: Sequence[int]) -> bytes:
@@ -116,13 +161,29 @@ async def bind_group(at: HostPort, setting: str, berths: int) -> list[socket.soc
 
     Raises LocalError naming the address and `setting`, or where the kernel cannot.
     """
+    return await _bind_all(at, setting, berths, lambda group: steer(group, range(berths)))
+
+
+async def bind_group_by_byte(at: HostPort, setting: str, byte: int, count: int) -> list[socket.socket]:
+    """So many sockets on one port, and datagrams go to them by one byte: see `steer_by_byte`.
+
+    A port that another program has is found to be taken. Raises LocalError as `bind_group`.
+    """
+    with await bind(at, setting) as alone:
+        at = HostPort(at.host, host_port(alone.getsockname()).port)
+    return await _bind_all(at, setting, count, lambda group: steer_by_byte(group, byte, count))
+
+
+async def _bind_all(
+    at: HostPort, setting: str, count: int, attach: Callable[[socket.socket], None]
+) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
-        for _ in range(berths):
+        for _ in range(count):
             sockets.append(await bind(at, setting, share_port=True))
             at = HostPort(at.host, host_port(sockets[0].getsockname()).port)
         await trio.lowlevel.checkpoint()
-        steer(sockets[0], range(berths))
+        attach(sockets[0])
     except BaseException:
         for sock in sockets:
             sock.close()

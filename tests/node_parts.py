@@ -336,11 +336,16 @@ async def read_all(stream: Stream) -> bytes:
 
 @asynccontextmanager
 async def stranger(
-    at: Address, kind: Kind = Kind.PC, *, greets: bool = True, identity: Identity | None = None
+    at: Address,
+    kind: Kind = Kind.PC,
+    *,
+    greets: bool = True,
+    identity: Identity | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Stranger]:
     """A stranger connected to a node."""
     with alone():
-        async with open_endpoint(identity or Identity.generate(), "127.0.0.1", 0) as endpoint:
+        async with open_endpoint(identity or Identity.generate(), host, 0) as endpoint:
             connection = await endpoint.connect(at.node, at.at, keep_alive_seconds=4.0)
             one = Stranger(endpoint, connection, connection.open_stream(), Session(kind), kind)
             if greets:

@@ -89,3 +89,17 @@ def test_arrivals_wait_for_a_turn_that_comes_soon() -> None:
     lull = Lull()
     assert lull.until(10.0 + LONGEST_SECONDS / 2, 10.0) == 10.0 + LONGEST_SECONDS / 2
     assert lull.until(10.0 + LONGEST_SECONDS * 2, 10.0) <= 10.0
+
+
+def test_nothing_waits_while_somebody_measures() -> None:
+    """Neither in a train nor for a turn; afterwards as before."""
+    lull, never = Lull(), float("inf")
+    lull.look_at_once(10.2)
+    lull.took(100, 10.0)
+    lull.took(100, 10.001)
+    assert lull.until(never, 10.001) <= 10.001
+    assert lull.until(10.003, 10.001) <= 10.001
+    lull.look_at_once(10.1)  # another, earlier
+    lull.took(100, 10.1995)
+    lull.took(100, 10.2)
+    assert lull.until(never, 10.2) == 10.2 + SPACING_SECONDS

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
+from edge.core.crew import Wanted, Watched
 from edge.core.title_fetch import GIVE_UP_SECONDS
+from edge.core.worker import TellLead, Worker, WorkerAction
 from shared.core import tickets
-from shared.core.actions import Decline, Serve
+from shared.core.actions import Decline, Send, Serve
 from shared.core.bulk import PieceRequest
 from shared.core.errors import Reason
 from shared.core.ids import Kind, NodeId
 from shared.core.messages import Gone, Have, Join, Refusal
 from tests.orders_world import ANN, AT, FILM, TOTAL, Edges, Host, world
-from tests.tracker_parts import KEY, NOW, hello
+from tests.tracker_parts import KEY, NOW, TRACKER_ID, hello
 
 
 def ticket_for(viewer: NodeId) -> bytes:
@@ -79,6 +81,7 @@ def test_a_wait_is_bounded_and_answered_as_ever() -> None:
     assert at - begun == pytest.approx(3.0)
     many = [request(edges, edge, 2000 + n, TOTAL - 1) for n in range(17)]
     assert [bool(verdicts) for verdicts in many] == [False] * 16 + [True]
+    assert many[16][0][1] == Decline(2016, Reason.BUSY)
     edges.run(GIVE_UP_SECONDS)
     gone = {piece for _, m in edge.guests if isinstance(m, Gone) for piece in m.pieces}
     assert gone == set(range(TOTAL)) - edge.disk[FILM.infohash]
@@ -106,3 +109,36 @@ def test_who_leaves_waits_no_more() -> None:
     edges.pump(edge)
     edges.run(5)
     assert verdicts == []
+
+
+def wants(core: Worker) -> list[WorkerAction]:
+    """All that a worker wants of its shell, but for what it says to guests."""
+    found: list[WorkerAction] = []
+    while (action := core.next_action()) is not None:
+        if not isinstance(action, Send):
+            found.append(action)
+    return found
+
+
+def test_a_worker_lets_guests_wait_for_what_the_lead_fetches() -> None:
+    core, infohash = Worker(TRACKER_ID), FILM.infohash
+    core.lead_came()
+    core.expect(infohash, NOW, ended=False)
+    core.hold(FILM, frozenset({0}), NOW)
+    core.connected(ANN, AT, hello(Kind.PC), NOW)
+    core.receive(Join(1, infohash, ticket_for(ANN)), ANN, NOW)
+    core.look_around()
+    core.requested(1, PieceRequest(infohash, 2, 0, 1, 500), ANN, 100, NOW)
+    said = wants(core)
+    assert TellLead(Watched(infohash, is_open=True)) in said
+    assert TellLead(Wanted(infohash, 2, NOW + 0.5)) in said
+    assert not any(isinstance(action, Serve | Decline) for action in said)
+    core.gained(infohash, 2, NOW + 0.1)
+    assert wants(core) == [Serve(1)]
+    core.requested(2, PieceRequest(infohash, 3, 0, 1, 500), ANN, 100, NOW)
+    core.lead_gone()  # whoever comes next knows nothing of the order
+    assert Decline(2, Reason.NOT_HELD) in wants(core)
+    core.lead_came()
+    core.disconnected(ANN, Reason.NONE, NOW)
+    core.look_around()
+    assert wants(core) == []

@@ -69,6 +69,8 @@ TAUGHT = {
     "fetch": ("--output", "-o", "fetch ADDRESS -o film.mp4"),
     "publish": ("--title", "--edge penstock://ID@host:port", "publishers"),
     "demo": ("--keep", "--seconds", "three PCs and a set-top box"),
+    "place": ("--before", "2026-12-24T20:00", "--regions", "--cancel", "--tracker-api"),
+    "group": ("create", "keep", "--csv family.csv", "Others get no ticket"),
     "top": ("--api", "--once", "Keys:"),
 }
 

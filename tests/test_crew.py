@@ -15,21 +15,25 @@ from hypothesis import strategies as st
 from edge.channel import MAX_WAITING, Channel, ChannelEnded, pair
 from edge.core.admission import Admission
 from edge.core.crew import (
-    LONGEST_PAUSE_SECONDS,
     Asked,
     Begin,
     CaughtUp,
     Chunk,
+    Drain,
+    Expect,
     Finish,
+    Gained,
     Hold,
+    Issuers,
     Loads,
     Lost,
     Meet,
-    Pauses,
     PublisherGone,
     Say,
     Stray,
     TrackerIs,
+    Wanted,
+    Watched,
     Word,
 )
 from edge.core.edge import BeginUpload, Edge, EdgeAction, PublisherLeft, TellWorkers
@@ -39,6 +43,7 @@ from shared.core.actions import Hangup, Send
 from shared.core.errors import Reason
 from shared.core.ids import Address, HostPort, InfoHash, Kind, Mode, NodeId
 from shared.core.messages import PROTOCOL_VERSION, Hello, Refusal, Stage, Upload, UploadState
+from shared.core.pauses import LONGEST_PAUSE_SECONDS, Pauses
 from shared.core.rates import Rates
 from shared.piece_store import PieceStore
 from tests.films_in_store import PLENTY, filled, film
@@ -148,7 +153,7 @@ def test_who_comes_late_is_told_all_and_who_is_there_what_changes() -> None:
     assert orders(core) == []
     core.worker_came(4)
     infohash = FILM.manifest.infohash
-    words = [Hold(infohash), TrackerIs(False), CaughtUp()]
+    words = [Hold(infohash), Issuers((core.link.tracker.node,)), TrackerIs(False), CaughtUp()]
     assert orders(core) == [TellWorkers(word, 4) for word in words]  # type: ignore[arg-type]
     core.lost(infohash, 0, NOW)
     assert orders(core) == [TellWorkers(Hold(infohash))]
@@ -258,6 +263,11 @@ WORDS: list[Word] = [
     Meet(7),
     Finish(),
     Hold(FILM.manifest.infohash),
+    Expect(FILM.manifest.infohash, ended=True),
+    Gained(FILM.manifest.infohash, 1),
+    Wanted(FILM.manifest.infohash, 1, NOW + 0.25),
+    Watched(FILM.manifest.infohash, is_open=True),
+    Drain(True),
     Asked(ANN, "::1", 4, b"body"),
     Chunk(ANN, b"header"),
     Stray(("::1", 4433, 0, 0), bytes(65_000)),

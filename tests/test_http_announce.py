@@ -59,7 +59,7 @@ def ask(to: Torrents, raw: bytes, at: str = "198.51.100.1", dice: float = 0.0) -
 
 def scrape(to: Torrents, *torrents: bytes) -> dict[bytes, Any]:
     raw = "&".join(f"info_hash={quote_from_bytes(one)}" for one in torrents).encode()
-    body = http_announce.scraped(to, http_announce.parse_scrape(http_announce.parse_query(raw)))
+    body = http_announce.scraped(to.scrape(http_announce.parse_scrape(http_announce.parse_query(raw))))
     found: Any = bencode.loads(body)
     return dict(found[b"files"])
 

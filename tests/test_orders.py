@@ -153,8 +153,12 @@ def test_with_nobody_left_to_ask_the_order_is_given_back_and_what_came_stays() -
     assert (edge.placed()[-1].stage, edge.placed()[-1].reason) == (PlaceStage.DECLINED, Reason.TIMEOUT)
     part = len(edge.disk[FILM.infohash])
     assert 0 < part < TOTAL
+    kept = edge.core.orders.shelf.titles[FILM.infohash]
+    edges.place(edge, FILM, origin, order=2)
+    edges.run(GIVE_UP_SECONDS + 2)
+    assert edge.core.orders.shelf.titles[FILM.infohash] == kept  # there was no source even for the manifest
     other = edges.edge("other", FILM)
-    edges.place(edge, FILM, other, order=2)
+    edges.place(edge, FILM, other, order=3)
     edges.run(60)
     assert is_whole(edge)
     assert other.sent_bytes < FILM.length

@@ -52,6 +52,35 @@ sources = st.lists(
 )
 
 
+def second(rate: float = 1_500_000.0) -> Source:
+    made = source("F", Kind.EDGE, rate)
+    made.is_second = True
+    return made
+
+
+def test_the_second_edge_is_asked_only_if_the_first_will_not_do() -> None:
+    first, other = edge(), second(rate=5e6)
+    assert choose([first, other], 0.0) is first
+    first.busy_until = NOW + 1
+    assert choose([first, other], 0.0) is other
+    first.outstanding_bytes, first.progress_at = PIECE_BYTES, NOW - 0.5  # told to wait, and still served
+    assert choose([first, other], 0.0) is None
+    first.progress_at = NOW - 2
+    assert choose([first, other], 0.0) is other
+    assert choose([edge(rate=PIECE_BYTES / 3), other], 0.0) is not other
+    assert choose([edge(rate=PIECE_BYTES / 5), other], 0.0) is other
+    assert choose([edge(rate=PIECE_BYTES / 5), other], 5.5, window=8.0) is not other
+    assert choose([other], 0.0) is other
+
+
+def test_a_first_edge_has_a_second_to_let_us_in() -> None:
+    first, other = edge(), second()
+    first.joined, first.named_at = False, NOW - 0.9
+    assert choose([first, other], 0.0) is None
+    first.named_at = NOW - 1.1
+    assert choose([first, other], 0.0) is other
+
+
 @given(sources, st.integers(0, TOTAL - 1), st.floats(-10, 60), st.floats(0, 1))
 def test_only_who_has_the_piece_and_room_is_asked(
     among: list[Source], piece: int, slack: float, luck: float

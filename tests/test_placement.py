@@ -279,6 +279,20 @@ def test_an_answer_to_an_order_that_was_forgotten_meanwhile_costs_nothing() -> N
     assert ask(core, Placed(place.order, PlaceStage.HELD, 1000, Reason.NONE), node("edge")) == []
 
 
+def test_an_edge_that_comes_back_before_it_was_missed_is_ordered_anew() -> None:
+    core = core_with_edges()
+    ask(core, Load(10_000_000, 0, 0, 0, int(NOW * 1000), draining=1), node("origin"))
+    join(core, "viewer")
+    (place,) = said(ask(core, Locate(1, FILM), node("viewer")), Place)
+    assert isinstance(place, Place)
+    ask(core, Placed(place.order, PlaceStage.FETCHING, 500, Reason.NONE), node("edge"))
+    join(core, "edge", Kind.EDGE)
+    ask(core, Load(10_000_000, 0, 10**9, 0, int(NOW * 1000)), node("edge"))
+    (again,) = said(ask(core, Locate(2, FILM), node("viewer")), Place)
+    assert isinstance(again, Place)
+    assert again.order > place.order
+
+
 def test_a_hint_travels_as_evict() -> None:
     core = core_with_edges()
     assert core.content.say(Hint(node("edge"), FILM), b"t") == Evict(FILM)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,11 +87,13 @@ class Stage:
             if isinstance(action, Send) and isinstance(action.message, Place | Evict):
                 self.said.append((self.now, action.to, action.message))
                 if isinstance(action.message, Place) and self.obedient:
-                    self.fetching[action.to, action.message.infohash] = [action.message.order, 0.0]
+                    under_way = self.fetching.setdefault((action.to, action.message.infohash), [0, 0.0])
+                    under_way[0] = action.message.order  # repeated with a fresh ticket, it goes on
 
     def placed(self) -> list[tuple[NodeId, Place]]:
-        """The orders so far."""
-        return [(to, message) for _, to, message in self.said if isinstance(message, Place)]
+        """The orders so far, each once however often it was repeated."""
+        said = ((to, message) for _, to, message in self.said if isinstance(message, Place))
+        return list({message.order: (to, message) for to, message in said}.values())
 
 
 def ask_quietly(core: Tracker, message: Any, sender: NodeId, now: float) -> None:
@@ -324,3 +327,22 @@ async def test_hostile_plans_are_answered_by_a_named_error_and_change_nothing(tm
         assert (await desks.refused("GET", "plans?which=all"))[0] == 400
         assert (await desks.refused("DELETE", "plans"))[0] == 400
         assert (await desks.get("plans"))["total"] == 0
+
+
+async def test_a_plan_that_is_over_is_over_in_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.plan_desk.OVER_EVERY_SECONDS", 0.01)
+    async with desks_of(tmp_path, FILM) as desks:
+        release_at = clock.now() + 60
+        await desks.post("plans", {"title": "Film film", "release_at": release_at})
+        desks.core.handle_timer(release_at + 2 * RELEASED_SECONDS)
+        assert desks.core.content.plans.open == {}
+        with trio.fail_after(5):
+            async with desks.office.open(lambda: None):
+                while not (await desks.get("plans?which=ended"))["total"]:  # noqa: ASYNC110  # a task's work
+                    await trio.sleep(0.01)
+        (ended,) = (await desks.get("plans?which=ended"))["plans"]
+        assert (ended["state"], ended["title"], ended["release_at"]) == ("released", "Film film", release_at)
+    async with desks_of(tmp_path) as desks:
+        assert desks.core.content.plans.open == {}

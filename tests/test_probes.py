@@ -10,11 +10,14 @@ import pytest
 import trio
 
 from edge.core.probe_quota import PROBES
+from edge.probes import AT_ONCE_SECONDS
 from peer import probing
 from peer.core import trains, upload_cap
 from peer.core.uplink import LEAST_CORRECTED
+from shared import clock
 from shared.core.bulk import MAX_PROBE_BYTES, PROBED_BYTES, ProbeRequest, decode_probed
 from shared.core.errors import Reason
+from shared.core.lull import Lull
 from shared.core.units import parse_uplink
 from tests.node_parts import Published, Viewer, open_house, published_once, stranger
 
@@ -47,6 +50,18 @@ async def test_an_edge_answers_probes_and_refuses_many(tmp_path: Path, film: Pub
         await one.join(house, film)
 
 
+async def test_while_a_probe_comes_nothing_that_arrives_waits(
+    tmp_path: Path, film: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Datagrams that were taken together would tell a wrong rate, or none."""
+    asked: list[float] = []
+    monkeypatch.setattr(Lull, "look_at_once", lambda _, until: asked.append(until - clock.now()))
+    async with open_house(tmp_path, film) as house, stranger(house.edge.ready.address) as one:
+        await one.ask(ProbeRequest(100).encode() + bytes(100))
+    assert len(asked) == 1
+    assert 0 < asked[0] <= AT_ONCE_SECONDS
+
+
 async def test_a_probe_cut_short_ends_the_connection(tmp_path: Path, film: Published) -> None:
     async with open_house(tmp_path, film) as house, stranger(house.edge.ready.address) as one:
         with one.connection.open_stream() as stream:
@@ -61,7 +76,7 @@ async def test_a_peer_measures_its_line(
     """Its gate, without a train's burst, stands for the line: the edge sees no more than the gate's rate."""
     monkeypatch.setattr(probing, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(trains, "GAP_SECONDS", 0.05)
-    monkeypatch.setattr(upload_cap, "SAVED_BYTES", 1.0)  # nothing is saved up: trains leave at its pace
+    monkeypatch.setattr(upload_cap, "SAVED_SHARE", 0.0)  # nothing is saved up: trains leave at its pace
     uplink = parse_uplink("measure")
     async with open_house(tmp_path, film) as house:
         viewer = await house.start_peer("giver", uplink=uplink)

@@ -17,7 +17,7 @@ from shared.core.messages import Why
 from tests.test_redirect import RATE, field_of
 from tests.tracker_parts import NOW, announce, infohash, node
 from tracker.core.answers import Answer, Question, Trace, Viewer, replay
-from tracker.core.candidates import FULL_PART, WHYS, PeerSeen, from_words, rank
+from tracker.core.candidates import FULL_PART, MOST_BEYOND, RATES, WHYS, PeerSeen, from_words, rank
 from tracker.core.redirect import Field, choose, choose_many
 
 FILM, OTHER = infohash("film"), infohash("other")
@@ -137,8 +137,12 @@ def test_the_tables_say_what_the_answers_say(field: Field, questions: list[Quest
         found = wave.sources()
         for row in range(len(wave.questions)):
             named = int(found.named[row] + found.edges[row])
-            columns = (column[row, :named].tolist() for column in (found.ids, found.spare, found.why))
-            told = [(node, spare, list(Why)[why]) for node, spare, why in zip(*columns, strict=True)]
+            peers = found.peers[row, : found.named[row]].tolist()
+            states_at = found.states_at[0].tolist()
+            ids = [field.swarms.nodes.id(place) for place in peers]
+            ids += [state.node for at, state in zip(states_at, found.states, strict=True) if at == row]
+            columns = (column[row, :named].tolist() for column in (found.spare, found.why))
+            told = [(node, spare, list(Why)[why]) for node, spare, why in zip(ids, *columns, strict=True)]
             choices = wave.choices(row)
             assert told == [(choice.node, choice.spare, choice.why) for choice in choices]
             for choice, region in zip(choices, found.regions[row, :named].tolist(), strict=True):
@@ -155,7 +159,7 @@ def test_who_asks_for_different_swarms_at_once_gets_what_they_would_get_one_by_o
         for swarm in range(20):
             for peer in range(swarm):
                 said = announce(infohash(swarm), spare=1 + peer % 7)
-                made.swarms.announce(said, node((swarm, peer)), Kind.PC, "north", NOW)
+                made.swarms.announce(said, node(f"peer {peer} of {swarm}"), Kind.PC, "north", NOW)
         return made
 
     questions = [
@@ -168,14 +172,28 @@ def test_who_asks_for_different_swarms_at_once_gets_what_they_would_get_one_by_o
     assert len(expected[19]) == 12
 
 
+@pytest.mark.parametrize("classes", [(3,), (1, 2, 3, 4, 5, 6, 7)])
 @pytest.mark.parametrize("peers", [3, 24, 96, 1000])
-def test_a_crowd_that_comes_at_once_is_spread_as_if_it_had_come_one_by_one(peers: int) -> None:
-    """Of one swarm a wave takes so few questions that nobody is promised to many more than otherwise."""
-    holdings = [(f"pc {n}", Kind.PC, "north", 3) for n in range(peers)]
+def test_a_crowd_that_comes_at_once_is_spread_as_if_it_had_come_one_by_one(
+    peers: int, classes: tuple[int, ...]
+) -> None:
+    """Whatever the swarm's size, nobody is promised to many more than one by one would."""
+    holdings = [(f"pc {n}", Kind.PC, "north", classes[n % len(classes)]) for n in range(peers)]
     questions = [Question(FILM, Viewer(node(f"viewer {n}"), Kind.PC, "north"), RATE) for n in range(256)]
     one_by_one, at_once, rng = field_of(*holdings), field_of(*holdings), Random(3)
     apart = used_most([choose(one_by_one, question, rng, NOW) for question in questions])
-    assert used_most(choose_many(at_once, questions, rng, NOW)) <= apart + 4
+    assert used_most(choose_many(at_once, questions, rng, NOW)) <= apart + MOST_BEYOND
+
+
+def test_nobody_is_filled_beyond_its_class_while_others_can_give() -> None:
+    """With ample supply, no peer is promised more than its class says, however many ask at once."""
+    field = field_of(*((f"pc {n}", Kind.PC, "north", 1 + n % 7) for n in range(1000)))
+    questions = [Question(FILM, Viewer(node(f"viewer {n}"), Kind.PC, "north"), RATE) for n in range(256)]
+    choose_many(field, questions, Random(3), NOW)
+    for n in range(1000):
+        row = np.array([field.swarms.nodes.find(node(f"pc {n}"))])
+        promised = field.swarms.nodes.reserved_of(row, field.swarms.tick(NOW))[0]
+        assert promised <= RATES[1 + n % 7] * (1 + 1e-6)
 
 
 def used_most(answers: Sequence[Answer]) -> int:

@@ -11,11 +11,11 @@ from shared.core.actions import Decline, Send, Serve
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import NO_DEADLINE_MS, PieceRequest
 from shared.core.errors import ProtocolError, Reason
+from shared.core.guests import MAX_GUESTS
 from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Leave, Refusal
 from shared.core.seeding import (
     HAVE_BATCH_PIECES,
     HAVE_BATCH_SECONDS,
-    MAX_GUESTS,
     QUEUE_PER_GUEST,
     Seeding,
     check_request,

@@ -25,9 +25,9 @@ LETTERS = dict(
 ORDER = {
     "Hello": ("tepsmc", "tepsmc"),
     "Schedule": ("t", "epsmc"),
-    "Browse": ("epsmc", "t"),
-    "Catalogue": ("t", "epsmc"),
-    "Describe": ("epsmc", "t"),
+    "Browse": ("tepsmc", "t"),
+    "Catalogue": ("t", "tepsmc"),
+    "Describe": ("tepsmc", "t"),
     "Locate": ("epsmc", "t"),
     "Redirect": ("t", "epsmc"),
     "Announce": ("epsm", "t"),
@@ -46,6 +46,15 @@ ORDER = {
     "Place": ("t", "e"),
     "Placed": ("e", "t"),
     "Evict": ("t", "e"),
+    "Holds": ("t", "t"),
+    "Seek": ("t", "t"),
+    "Found": ("t", "t"),
+    "Fellows": ("t", "tepsm"),
+    "Seal": ("t", "epsm"),
+    "WantSeal": ("epsm", "t"),
+    "WebSeed": ("e", "t"),
+    "AskOpen": ("e", "t"),
+    "IsOpen": ("t", "e"),
 }
 
 

@@ -54,6 +54,17 @@ def test_edges_are_named_by_id_or_address() -> None:
     assert TrackerConfig().edge_ids() == frozenset()
 
 
+def test_a_tier_is_named_with_what_it_needs() -> None:
+    with pytest.raises(LocalError, match=r"tracker: central: must be set to one address"):
+        load(TrackerConfig, "tracker", None, {"tier": "regional"}, environ={})
+    with pytest.raises(LocalError, match=r"tracker: regionals: must name the regional trackers"):
+        load(TrackerConfig, "tracker", None, {"tier": "central"}, environ={})
+    with pytest.raises(LocalError, match=r"tracker: regionals: 'abc' is not a node id"):
+        load(TrackerConfig, "tracker", None, {"tier": "central", "regionals": "abc"}, environ={})
+    with pytest.raises(LocalError, match="single, regional, central"):
+        load(TrackerConfig, "tracker", None, {"tier": "global"}, environ={})
+
+
 # -- the process ------------------------------------------------------------------------------
 
 

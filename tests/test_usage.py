@@ -131,6 +131,17 @@ def test_a_counter_that_runs_backwards_adds_nothing() -> None:
     database.close()
 
 
+def test_a_report_that_comes_late_takes_nothing_back() -> None:
+    """Of what one batch heard of a counter, the most is written, in whichever order it came."""
+    database, core = database_of(), tracker(*TITLES)
+    join(core, "pc")
+    for sizes in ((100, 3), (40, 7)):
+        ask(core, report(RUN, Use(SWARMS[0], *sizes, 0)), node("pc"), NOON)
+    write_batch(database, core.usage.take(), NOON)
+    assert asked(database)[title_id("film")][:2] == (100, 7)
+    database.close()
+
+
 def test_a_run_that_was_forgotten_is_not_counted_again() -> None:
     """A node whose run the tracker has forgotten, or never knew for a week, is counted from there on."""
     database, core = database_of(), tracker(*TITLES)
@@ -268,3 +279,27 @@ async def test_a_question_that_is_not_exactly_right_is_refused_by_name(
     async with desks_of(tmp_path) as desks:
         status, error = await desks.refused("GET", f"usage?{question}")
         assert (status, says in error) == (400, True), error
+
+
+async def test_what_the_database_refuses_is_counted_later_and_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with desks_of(tmp_path, *TITLES) as desks:
+        join(desks.core, "pc", region="north")
+        run, pages = int(clock.now() * 1000), desks.store._database.execute("PRAGMA page_count").fetchone()[0]
+        desks.store._database.execute(f"PRAGMA max_page_count = {pages}")
+        for size in (10, 20):
+            for swarm in SWARMS:
+                ask(desks.core, report(run, Use(swarm, size, 0, 0)), node("pc"), NOON)
+                ask(desks.core, Locate(1, swarm), node("pc"), NOON)
+            for number in range(2000):  # more than the free pages hold
+                desks.core.usage.redirected(desks.core.nodes[node("pc")], title_id(number), NOON)
+            await desks.office.ledger.write_counts()
+        assert (await desks.get("usage?from=2024-10-04&to=2024-10-04"))["total"] == 0
+        assert caplog.text.count("usage is not recorded yet") == 2
+        desks.store._database.execute("PRAGMA max_page_count = 100000")
+        await desks.office.ledger.write_counts()
+        await desks.office.ledger.write_counts()
+        seen = (await desks.get("usage?from=2024-10-04&to=2024-10-04"))["usage"]
+        for one in seen[:2]:
+            assert (one["edge_bytes"], one["redirects"], one["viewers"]) == (20, 2, 1)

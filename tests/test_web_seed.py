@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import randrange
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -25,7 +26,7 @@ from shared.core.messages import IsOpen, Refusal
 from shared.core.units import Rate
 from shared.file_response import PART_BYTES
 from shared.setting_types import HostPortText
-from tests.node_parts import LOOPBACK, House, Published, open_house, published_once
+from tests.node_parts import House, Published, open_house, published_once
 from tracker.core import open_titles
 from tracker.core.tracker import Tracker
 
@@ -80,13 +81,33 @@ class Doors:
 @asynccontextmanager
 async def doors(folder: Path, film: Published, **edge: Any) -> AsyncIterator[Doors]:
     async with (
-        open_house(folder, film, bittorrent=LOOPBACK, http=LOOPBACK, **edge) as house,
+        open_house(folder, film, bittorrent=free(), http=free(), **edge) as house,
         httpx2.AsyncClient(trust_env=False, timeout=20) as client,
     ):
         made = Doors(house, film, client)
         (url,) = (await made.torrent())[b"url-list"]
         made.seed = url.decode() + quote(film.manifest.name)
         yield made
+
+
+STREAM, DATAGRAMS = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+def free(host: str = "127.0.0.1") -> HostPortText:
+    """An address whose port is free for TCP and UDP alike, and is given to no outgoing connection."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        port = randrange(20_000, 32_000)
+        with (
+            socket.socket(family, socket.SOCK_STREAM) as tcp,
+            socket.socket(family, socket.SOCK_DGRAM) as udp,
+        ):
+            try:
+                tcp.bind((host.strip("[]"), port))
+                udp.bind((host.strip("[]"), port))
+            except OSError:
+                continue
+        return HostPortText(f"{host}:{port}")
 
 
 async def once_said(client: httpx2.AsyncClient, url: str) -> httpx2.Response:
@@ -127,7 +148,7 @@ async def test_one_port_answers_both_ip_versions_over_tcp(tmp_path: Path, film: 
         pytest.skip("this machine has no IPv6")
     six, four = "[::1]", "127.0.0.1"
     async with (
-        open_house(tmp_path, film, bittorrent=HostPortText("[::]:0")) as house,
+        open_house(tmp_path, film, bittorrent=free("[::]")) as house,
         httpx2.AsyncClient(trust_env=False, timeout=20) as client,
     ):
         assert house.tracker.ready.bittorrent is not None
@@ -256,15 +277,12 @@ async def test_without_the_tracker_nothing_is_given(tmp_path: Path, film: Publis
 
 
 async def test_a_tracker_without_the_setting_opens_nothing(tmp_path: Path, film: Published) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     async with (
-        open_house(tmp_path, film, http=f"127.0.0.1:{port}") as house,
+        open_house(tmp_path, film, http=(at := free())) as house,
         httpx2.AsyncClient(trust_env=False, timeout=20) as client,
     ):
         assert house.tracker.ready.bittorrent is None
-        url = f"http://127.0.0.1:{port}/seed/{film.infohash.hex()}/{film.manifest.name}"
+        url = f"http://{at}/seed/{film.infohash.hex()}/{film.manifest.name}"
         assert (await once_said(client, url)).status_code == 404
 
 
@@ -340,7 +358,7 @@ async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
                 nursery.start_soon(take, 1)
         passed = trio.current_time() - began
         assert sum(taken) <= rate * passed + burst
-        assert abs(taken[0] - taken[1]) <= 2 * PART_BYTES
+        assert abs(taken[0] - taken[1]) <= 4 * PART_BYTES  # each has a part or two on the way
 
 
 def test_nothing_is_open_that_was_not_said_to_be() -> None:

@@ -27,6 +27,9 @@ RECORDS: tuple[type, ...] = (
     messages.Source,
     messages.Share,
     messages.Use,
+    messages.SwarmHeld,
+    messages.Withdrawn,
+    messages.Fellow,
 )
 SPOKEN: tuple[type, ...] = (*messages.ALL, *RECORDS)
 
@@ -189,7 +192,8 @@ def _typical_value(field: Field) -> Any:
     plain = plain_type(field)
     if plain is tuple:
         inner = item_type(field)
-        return (7, 8) if inner is int else (typical(inner), typical(inner))
+        pair = (7, 8) if inner is int else (typical(inner), typical(inner))
+        return pair[: field.limit.high]
     if issubclass(plain, Enum):
         return members(field)[0]
     return _sized(field, min(field.limit.high, max(field.limit.low, 5)), least=True)

@@ -34,6 +34,10 @@ def tracker(
     listen: Annotated[str | None, Parameter(help="Where nodes reach it, host:port (UDP).")] = None,
     api: Annotated[str | None, Parameter(help="Where the JSON API and pages are, host:port.")] = None,
     data: Annotated[Path | None, Parameter(help="Folder of the key and the database.")] = None,
+    tier: Annotated[str | None, Parameter(help="single, regional or central.")] = None,
+    central: Annotated[
+        str | None, Parameter(help="The central tracker's address, for a regional one.")
+    ] = None,
     print_config: Annotated[bool, Flag, Parameter(help="Print the whole settings file and exit.")] = False,
     print_address: Annotated[bool, Flag, Parameter(help="Print this tracker's address and exit.")] = False,
 ) -> None:
@@ -49,6 +53,7 @@ def tracker(
         print(settings.render(TrackerConfig, "tracker"), end="")
         return
     flags = {"listen": listen, "api": api, "data": None if data is None else str(data)}
+    flags |= {"tier": tier, "central": central}
     chosen = settings.load(TrackerConfig, "tracker", config, flags)
     if print_address:
         _print_address(chosen)

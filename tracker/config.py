@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,18 @@ from msgspec import Meta
 
 from shared.core.errors import LocalError
 from shared.core.ids import SCHEME, NodeId, parse_address, parse_node_id
-from shared.setting_types import HostPortText, LogLevel
+from shared.setting_types import AddressText, HostPortText, LogLevel
+
+
+class Tier(StrEnum):
+    """What part a tracker has in a platform of several regions."""
+
+    SINGLE = "single"
+    REGIONAL = "regional"
+    CENTRAL = "central"
+
+
+MAX_WORKERS = 32
 
 
 class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +63,38 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             examples=["/var/lib/penstock/tracker"],
         ),
     ] = Path("~/.local/share/penstock/tracker")
+
+    tier: Annotated[
+        Tier,
+        Meta(
+            description="single: this tracker is the whole platform. regional: it serves one region, and "
+            "asks the central tracker for what its region has not. central: it serves regional trackers only."
+        ),
+    ] = Tier.SINGLE
+
+    central: Annotated[
+        AddressText | None,
+        Meta(
+            description="The central tracker's address string, for a regional one. Its operator must name "
+            "this tracker in `regionals`.",
+            examples=["penstock://" + "0f" * 32 + "@central.example.org:4430"],
+        ),
+    ] = None
+
+    regionals: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="For a central tracker: the regional ones that it serves, each by its node id or "
+            "address string. All of them issue tickets that count at every edge. Where two claim one title, "
+            "the one named first is believed.",
+            examples=["0f" * 32],
+        ),
+    ] = ()
+
+    region: Annotated[
+        str,
+        Meta(description="The region that a regional tracker serves, for other trackers.", max_length=32),
+    ] = ""
 
     edges: Annotated[
         tuple[str, ...],
@@ -98,6 +142,26 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ),
     ] = None
 
+    workers: Annotated[
+        int,
+        Meta(
+            description="How many processes answer stock BitTorrent clients at `bittorrent`, each with the "
+            "torrents of its own; with 1, the tracker does it itself. Peers and edges are always served by "
+            "one process.",
+            ge=1,
+            le=MAX_WORKERS,
+        ),
+    ] = 1
+
+    sealed_datagrams: Annotated[
+        bool,
+        Meta(
+            description="Whether nodes that are connected may announce and locate by single encrypted "
+            "datagrams at the same port, which costs less than the same over their connection. Where the "
+            "system cannot (it takes 64-bit Linux), or datagrams get lost, the connection is used."
+        ),
+    ] = True
+
     announce_seconds: Annotated[
         int,
         Meta(
@@ -117,14 +181,27 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         self.edge_ids()
+        self.regional_ids()
+        if self.tier is Tier.REGIONAL and (self.central is None or "," in self.central):
+            raise LocalError("central: must be set to one address for a regional tracker")
+        if self.tier is Tier.CENTRAL and not self.regionals:
+            raise LocalError("regionals: must name the regional trackers that a central one serves")
 
     def edge_ids(self) -> frozenset[NodeId]:
         """The edges that may publish. Raises LocalError that starts with the setting's name."""
-        return frozenset(_edge_id(text.strip().lower()) for text in self.edges)
+        return frozenset(_ids("edges", self.edges))
+
+    def regional_ids(self) -> tuple[NodeId, ...]:
+        """The regional trackers, in order. Raises LocalError that starts with the setting's name."""
+        return tuple(_ids("regionals", self.regionals))
 
 
-def _edge_id(text: str) -> NodeId:
+def _ids(setting: str, texts: tuple[str, ...]) -> list[NodeId]:
     try:
-        return parse_address(text).node if text.startswith(f"{SCHEME}:") else parse_node_id(text)
+        return [_id(text.strip().lower()) for text in texts]
     except LocalError as error:
-        raise LocalError(f"edges: {error}") from None
+        raise LocalError(f"{setting}: {error}") from None
+
+
+def _id(text: str) -> NodeId:
+    return parse_address(text).node if text.startswith(f"{SCHEME}:") else parse_node_id(text)

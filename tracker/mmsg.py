@@ -20,7 +20,7 @@ from shared.core.errors import LocalError
 
 BATCH = 512  # datagrams a call; more would stay too long away from other tasks
 RECEIVE_BYTES = 1536  # of a datagram; longer ones are marked as cut
-SEND_BYTES = 640
+SEND_BYTES = 640  # of an answer, unless told
 MAPPED = np.frombuffer(b"\0" * 10 + b"\xff\xff", np.uint8)  # ::ffff:0:0/96, IPv4 on an IPv6 socket
 
 # struct mmsghdr and struct iovec of <bits/types/struct_iovec.h> and <bits/socket.h>, 64 bit
@@ -45,12 +45,12 @@ class BatchSocket:
     into IPv6; valid from `receive` to the next one. An answer goes back to the sender of its row.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, send_bytes: int = SEND_BYTES) -> None:
         """Takes over a bound socket. Raises LocalError where the system has no such calls."""
         self.raw = sock
         self._libc = _libc()
         self.received: Bytes = np.zeros((BATCH, RECEIVE_BYTES), np.uint8)
-        self.answers: Bytes = np.zeros((BATCH, SEND_BYTES), np.uint8)
+        self.answers: Bytes = np.zeros((BATCH, send_bytes), np.uint8)
         self._names: Bytes = np.zeros((BATCH, _NAME_BYTES), np.uint8)
         self._in = _Messages(self.received, self._names)
         self._out = _Messages(self.answers, self._names)
@@ -134,7 +134,7 @@ class _Messages:
 def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
     if ctypes.sizeof(ctypes.c_void_p) != 8 or not hasattr(libc, "recvmmsg"):
-        raise LocalError("tracker.bittorrent: needs 64-bit Linux; leave it out on this system")
+        raise LocalError("tracker.bittorrent and sealed datagrams need 64-bit Linux; leave them out here")
     libc.recvmmsg.argtypes = [
         ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p,
     ]  # fmt: skip

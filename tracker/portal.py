@@ -23,7 +23,7 @@ from shared import clock
 from shared.core.errors import LocalError
 from shared.core.ids import Address, parse_title_id
 from shared.web_guards import LocalOnly, is_loopback
-from tracker import page, placement_view, views
+from tracker import page, placement_view, tiers, views
 from tracker.answers import json
 from tracker.core.answers import Trace
 from tracker.core.tracker import Tracker
@@ -48,6 +48,7 @@ class Portal:
     software: str
     started_at: float
     desks: Sequence[Desk] = ()
+    tier: tiers.Core | None = None  # what this tracker runs, if it is more than `core`
 
     def app(self, host: str) -> ASGIApp:
         """The ASGI app for an API bound to `host`: on loopback, for this machine's eyes only."""
@@ -61,6 +62,7 @@ class Portal:
                 Route("/api/v1/nodes", self._nodes),
                 Route("/api/v1/swarms", self._swarms),
                 Route("/api/v1/placement", self._placement),
+                Route("/api/v1/tiers", self._tiers),
                 Route("/api/v1/redirects", self._redirects),
                 Route("/api/v1/titles", self._titles),
                 Route("/api/v1/titles/{title_id}", self._title),
@@ -70,7 +72,9 @@ class Portal:
         return LocalOnly(app) if is_local else app
 
     def _now(self) -> views.Overview:
-        return views.overview(self.core, self.tracker, self.software, self.started_at, clock.now())
+        tier = tiers.view(self.tier or self.core)
+        seen = views.overview(self.core, self.tracker, self.software, self.started_at, clock.now())
+        return msgspec.structs.replace(seen, tier=tier.tier, alone=tier.alone)
 
     async def _health(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -86,6 +90,9 @@ class Portal:
 
     async def _placement(self, request: Request) -> Response:
         return json(placement_view.placement(self.core, clock.now()))
+
+    async def _tiers(self, request: Request) -> Response:
+        return json(tiers.view(self.tier or self.core))
 
     async def _redirects(self, request: Request) -> Response:
         skip, limit = bounds(request)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,19 +20,25 @@ from shared.core.ids import Address, HostPort, Kind, Mode, NodeId, parse_host_po
 from shared.data_folder import locked
 from shared.endpoint import open_endpoint
 from shared.identity import Identity
-from shared.node import Introduction, Node, open_node
+from shared.node import Act, Introduction, Node, open_node
 from shared.own_address import reachable
-from tracker import region_file
-from tracker.config import TrackerConfig
+from shared.sockets import bind
+from tracker import region_file, tiers
+from tracker.config import Tier, TrackerConfig
 from tracker.core.regions import RegionTable
 from tracker.core.tracker import LogRedirect, Tracker, TrackerAction, TrackerSettings
 from tracker.ledger import Ledger
 from tracker.office import Office
 from tracker.portal import Portal
 from tracker.redirect_log import RedirectLog
+from tracker.sealed_door import open_sealed_door
 from tracker.store import open_store
 from tracker.torrent_files import TorrentFiles
 from tracker.torrent_portal import MAX_OF_ADDRESS, TorrentPortal
+
+if TYPE_CHECKING:
+    from tracker.torrent_crew import TorrentCrew
+    from tracker.torrent_door import TorrentDoor
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +78,19 @@ async def _serve(
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     at = parse_host_port(config.listen)
-    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, "", SOFTWARE)
-    async with open_endpoint(identity, at.host, at.port, setting="tracker.listen") as endpoint:
+    introduction = Introduction(Kind.TRACKER, Mode.DIRECT, config.region, SOFTWARE)
+    outer = tiers.core_of(config, core, _dice())
+    sock = await bind(at, "tracker.listen")
+    async with open_endpoint(identity, sock=sock) as endpoint:
         tracker = Address(identity.id, public_at(config, endpoint.local))
         async with (
             _side_files(config, core) as log,
             open_node(
-                endpoint, core, introduction, partial(_act, office.ledger, log), _refuse_stream
+                endpoint, outer, introduction, _acting(config, office.ledger, log), _refuse_stream
             ) as node,
             office.open(node.pump),
-            _open_portal(config, core, tracker, office) as api,
+            _open_sealed(config, core, sock, node),
+            _open_portal(config, core, outer, tracker, office) as api,
             _open_torrents(config, core, node) as torrents,
         ):
             task_status.started(Ready(tracker, api, torrents))
@@ -107,23 +118,45 @@ async def _side_files(config: TrackerConfig, core: Tracker) -> AsyncIterator[Red
 
 
 @asynccontextmanager
+async def _open_sealed(
+    config: TrackerConfig, core: Tracker, quic: socket.socket, node: Node
+) -> AsyncIterator[None]:
+    """Takes announces, locates and reports by sealed datagrams, where that is wanted."""
+    if not config.sealed_datagrams or config.tier is Tier.CENTRAL:  # which serves trackers only
+        yield
+        return
+    async with open_sealed_door(core.sealed, quic, node.pump, node.vouch):
+        yield
+
+
+@asynccontextmanager
 async def _open_torrents(config: TrackerConfig, core: Tracker, node: Node) -> AsyncIterator[HostPort | None]:
     """Lets stock BitTorrent clients in to titles that are for everybody, where that is wanted."""
     if config.bittorrent is None:
         yield None
         return
+    from tracker.torrent_crew import open_torrent_crew
     from tracker.torrent_door import open_torrent_door  # with numpy's generators, which few trackers need
 
     setting, at = "tracker.bittorrent", parse_host_port(config.bittorrent)
-    async with open_torrent_door(at, setting) as door, trio.open_nursery() as nursery:
+    opening: AbstractAsyncContextManager[TorrentDoor | TorrentCrew] = (
+        open_torrent_door(at, setting)
+        if config.workers == 1
+        else open_torrent_crew(at, setting, config.workers, config.log_level)
+    )
+    async with opening as door, trio.open_nursery() as nursery:
         public = None if config.public is None else HostPort(parse_host_port(config.public).host, door.port)
-        portal = TorrentPortal(core, door.core.torrents, TorrentFiles(core, node), public)
+        portal = TorrentPortal(core, door, TorrentFiles(core, node), public)
         await nursery.start(
             partial(web.serve, portal.app(), at.host, door.port, what=setting, max_of_address=MAX_OF_ADDRESS)
         )
         nursery.start_soon(door.follow, core.open_titles.torrents)
         yield public or reachable(HostPort(at.host, door.port))
         nursery.cancel_scope.cancel()
+
+
+def _acting(config: TrackerConfig, ledger: Ledger, log: RedirectLog | None) -> Act:
+    return partial(tiers.act, config.data, partial(_act, ledger, log))
 
 
 def _act(ledger: Ledger, log: RedirectLog | None, action: TrackerAction) -> None:
@@ -175,10 +208,10 @@ async def _refuse_stream(node: NodeId, stream: Stream) -> None:
 
 @asynccontextmanager
 async def _open_portal(
-    config: TrackerConfig, core: Tracker, tracker: Address, office: Office
+    config: TrackerConfig, core: Tracker, outer: tiers.Core, tracker: Address, office: Office
 ) -> AsyncIterator[HostPort]:
     at = parse_host_port(config.api)
-    app = Portal(core, tracker, SOFTWARE, clock.now(), office.desks).app(at.host)
+    app = Portal(core, tracker, SOFTWARE, clock.now(), office.desks, outer).app(at.host)
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(partial(web.serve, app, at.host, at.port, what="tracker.api"))
         yield HostPort(host, port)

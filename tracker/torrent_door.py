@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import random
 
 import numpy as np
 import trio
@@ -13,8 +14,8 @@ import trio
 from shared import clock
 from shared.core.ids import HostPort
 from shared.sockets import bind
-from tracker.arrivals import Arrivals
 from tracker.core.bep15 import Batch, Bep15
+from tracker.core.torrents import Companions, TorrentAnnounce, TorrentCounts
 from tracker.mmsg import BatchSocket
 
 SWEEP_SECONDS = 1.0
@@ -35,34 +36,51 @@ class TorrentDoor:
 
     async def run(self) -> None:
         """Task: answers until cancelled."""
+        sock = self._socket
         sweep_at = 0.0
-        with Arrivals(self._socket) as arrivals:
-            while True:
-                count = await arrivals.take()
-                self._answer(count, now := clock.now())
-                if now >= sweep_at:
-                    sweep_at = now + SWEEP_SECONDS
-                    self.core.expire(now)
+        while True:
+            await trio.lowlevel.wait_readable(sock.raw)
+            while self._answer_some(now := clock.now()):
+                await trio.lowlevel.checkpoint()  # others have their turn, and more datagrams come
+            if now >= sweep_at:
+                sweep_at = now + SWEEP_SECONDS
+                self.core.expire(now)
 
     async def follow(self, torrents: Callable[[], Iterable[bytes]]) -> None:
         """Task: what `torrents` names may be announced, and nothing else."""
-        table = self.core.torrents
         while True:
             named = set(torrents())
-            for torrent in table.numbers.keys() - named:
-                table.forget(torrent)
-            for torrent in named:
-                table.know(torrent)
-            while table.clear():
-                await trio.lowlevel.checkpoint()
+            known = self.core.torrents.numbers.keys()
+            await self.change(named - known, known - named)
             await trio.sleep(FOLLOW_SECONDS)
 
-    def _answer(self, count: int, now: float) -> None:
+    async def change(self, opened: Iterable[bytes], closed: Iterable[bytes]) -> None:
+        """These may be announced from now on, and those no more; returns when their peers are forgotten."""
+        table = self.core.torrents
+        for torrent in closed:
+            table.forget(torrent)
+        for torrent in opened:
+            table.know(torrent)
+        while table.clear():
+            await trio.lowlevel.checkpoint()
+
+    async def announce(self, said: TorrentAnnounce, address: bytes) -> Companions:
+        """An announce from another door. Raises Refused."""
+        return self.core.torrents.announce(said, address, clock.now(), random())
+
+    async def scrape(self, asked: Sequence[bytes]) -> dict[bytes, TorrentCounts]:
+        """What is known of these torrents; of those that may not be announced, nothing."""
+        return self.core.torrents.scrape(asked)
+
+    def _answer_some(self, now: float) -> int:
         sock = self._socket
-        lengths = np.zeros(count, np.int64)
-        received, answers = sock.received[:count], sock.answers[:count]
-        self.core.answer(Batch(received, sock.sizes(), sock.addresses(), answers, lengths), now)
-        sock.send(lengths)
+        count = sock.receive()
+        if count:
+            lengths = np.zeros(count, np.int64)
+            received, answers = sock.received[:count], sock.answers[:count]
+            self.core.answer(Batch(received, sock.sizes(), sock.addresses(), answers, lengths), now)
+            sock.send(lengths)
+        return count
 
 
 @asynccontextmanager

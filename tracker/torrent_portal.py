@@ -8,9 +8,9 @@ It has its own port and nothing of the API. Clients are believed to be where the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from random import random
+from typing import Protocol
 
 import trio
 from starlette.applications import Starlette
@@ -20,11 +20,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from shared import clock
 from shared.core.errors import LocalError, ProtocolError, Refused
 from shared.core.ids import TITLE_ID_BYTES, HostPort, InfoHash, parse_infohash, parse_title_id
 from tracker.core import http_announce, torrent_file
-from tracker.core.torrents import Torrents
+from tracker.core.torrents import Companions, TorrentAnnounce, TorrentCounts
 from tracker.core.tracker import Tracker
 from tracker.torrent_files import TorrentFiles
 
@@ -32,12 +31,22 @@ MAX_OF_ADDRESS = 32  # connections: a household or an office, not a flood
 TORRENT_TYPE = "application/x-bittorrent"
 
 
+class TorrentTable(Protocol):
+    """Who announced what, in this process or in others. Its methods raise Refused."""
+
+    async def announce(self, said: TorrentAnnounce, address: bytes) -> Companions:
+        """One announce of a client at an address of 4 or 16 bytes."""
+
+    async def scrape(self, asked: Sequence[bytes]) -> dict[bytes, TorrentCounts]:
+        """The counts of those that may be announced."""
+
+
 @dataclass(frozen=True, slots=True)
 class TorrentPortal:
     """Answers from the table that the UDP door fills too; `at` is where others reach it, if that is set."""
 
     core: Tracker
-    torrents: Torrents
+    torrents: TorrentTable
     files: TorrentFiles
     at: HostPort | None
 
@@ -53,18 +62,20 @@ class TorrentPortal:
         )
 
     async def _announce(self, request: Request) -> Response:
-        return _bencoded(lambda: self._announced(request))
+        return await _bencoded(lambda: self._announced(request))
 
-    def _announced(self, request: Request) -> bytes:
+    async def _announced(self, request: Request) -> bytes:
         said = http_announce.parse_announce(_query(request))
         assert request.client is not None, "TCP has two ends"
         address = http_announce.parse_client(request.client.host)
-        return http_announce.companions(self.torrents.announce(said, address, clock.now(), random()))
+        return http_announce.companions(await self.torrents.announce(said, address))
 
     async def _scrape(self, request: Request) -> Response:
-        return _bencoded(
-            lambda: http_announce.scraped(self.torrents, http_announce.parse_scrape(_query(request)))
-        )
+        return await _bencoded(lambda: self._scraped(request))
+
+    async def _scraped(self, request: Request) -> bytes:
+        asked = http_announce.parse_scrape(_query(request))
+        return http_announce.scraped(await self.torrents.scrape(asked))
 
     async def _torrent(self, request: Request) -> Response:
         try:
@@ -101,10 +112,10 @@ def _query(request: Request) -> http_announce.Query:
     return http_announce.parse_query(raw)
 
 
-def _bencoded(answer: Callable[[], bytes]) -> Response:
+async def _bencoded(answer: Callable[[], Awaitable[bytes]]) -> Response:
     """Clients read the reason of a failure only in an answer of status 200."""
     try:
-        body = answer()
+        body = await answer()
     except (ProtocolError, Refused) as error:
         body = http_announce.failure(error)
     return Response(body, media_type="text/plain", headers={"Cache-Control": "no-store"})

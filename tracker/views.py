@@ -46,6 +46,9 @@ class Overview(msgspec.Struct, frozen=True):
     record_bytes: int  # what they occupy
     region_prefixes: int  # in the region table
     orders: int  # to edges, to hold titles
+    datagrams: dict[str, int]  # sealed ones: answered by sort, passed over by reason
+    tier: str = "single"  # regional, central
+    alone: bool = False  # a regional tracker that does not reach the central one
 
 
 class ShareView(msgspec.Struct, frozen=True):
@@ -192,6 +195,7 @@ def overview(core: Tracker, address: Address, software: str, started_at: float, 
         record_bytes=counts.record_bytes,
         region_prefixes=counts.prefixes,
         orders=counts.placement.orders,
+        datagrams=dict(core.sealed.statistics()),
     )
 
 

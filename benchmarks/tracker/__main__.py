@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from benchmarks.report import Report, machine
-from benchmarks.tracker import announce, live, pause, simulation, slabs
+from benchmarks.tracker import announce, live, pause, sealed, simulation, slabs, workers
 
 SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "slabs": slabs.measure,
@@ -14,6 +14,8 @@ SCENARIOS: dict[str, Callable[[Report, bool], None]] = {
     "announce": announce.measure,
     "live": live.measure,
     "pause": pause.measure,
+    "sealed": sealed.measure,
+    "workers": workers.measure,
 }
 
 

@@ -16,7 +16,7 @@ IN_FLIGHT = {256: 0.75, 16: 1.4}  # and the goal: our CPU per answer over opentr
 
 def torrent_names(count: int) -> list[bytes]:
     """The torrents that the load asks for."""
-    return [number.to_bytes(4, "big") + b"T" * 16 for number in range(count)]
+    return [number.to_bytes(4, "little") + b"T" * 16 for number in range(count)]
 
 
 def measure(report: Report, is_quick: bool) -> None:
@@ -33,12 +33,13 @@ def measure(report: Report, is_quick: bool) -> None:
         for count, name in names.items():
             ours, theirs = _compare(load, Path(folder), count, rounds=3 if is_quick else 7)
             report.ratio(name, median(ours), median(theirs))
-            rows += [[f"opentracker, {count}", *_figures(theirs)], [f"Penstock, {count}", *_figures(ours)]]
+            rows += [[f"opentracker, {count}", *figures(theirs)], [f"Penstock, {count}", *figures(ours)]]
     columns = ["in flight", "CPU us an answer", "least", "most"]
     report.table("Announces told of 30 peers of a hundred, one core for the tracker", columns, rows)
 
 
-def _figures(values: list[float]) -> list[str]:
+def figures(values: list[float]) -> list[str]:
+    """Median, least and most, for a table."""
     return [f"{value:.2f}" for value in (median(values) or 0.0, min(values), max(values))]
 
 
@@ -51,11 +52,12 @@ def _compare(load: Path, folder: Path, in_flight: int, rounds: int) -> tuple[lis
             os.sched_setaffinity(tracker.pid, {0})
         for _ in range(rounds):
             for values, (tracker, port) in zip(found, (us, them), strict=True):
-                values.append(_one(load, tracker.pid, port, in_flight))
+                values.append(cost_of(load, tracker.pid, port, in_flight))
     return found[0], found[1]
 
 
-def _one(load: Path, tracker: int, port: int, in_flight: int) -> float:
+def cost_of(load: Path, tracker: int, port: int, in_flight: int) -> float:
+    """CPU microseconds of a tracker for an answer."""
     before = cpu_seconds(tracker)
     command = ["taskset", "-c", "1", str(load), str(port), str(in_flight), "2", str(PEERS), str(TORRENTS)]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout

@@ -13,7 +13,7 @@ from shared.core.ids import Kind, NodeId
 from shared.core.messages import Announce, Event
 from tracker.core.answers import Question, Viewer
 from tracker.core.edges import Edges
-from tracker.core.redirect import Field, choose
+from tracker.core.redirect import Field, choose_many
 from tracker.core.swarm import Swarms
 
 LINES = (150e3, 300e3, 600e3, 1200e3, 2400e3)  # what peers may upload, bytes per second
@@ -42,23 +42,24 @@ class Audience:
         for peer in self._lines:
             self._announce(peer)
 
-    def run(self, seconds: float) -> float:
-        """The share of asks that were refused because the holder was full."""
+    def run(self, seconds: float, *, together: int = 1) -> float:
+        """The share of asks that were refused because the holder was full. So many ask at once."""
         asked = refused = 0
-        end, rate = self._now + seconds, self.viewers / self._stream_seconds
+        end, rate = self._now + seconds, self.viewers / self._stream_seconds / together
         while self._now < end:
             self._now += self._rng.expovariate(rate)
             self._catch_up()
-            viewer = Viewer(NodeId(self._rng.randbytes(32)), Kind.PC, "")
-            answer = choose(self._field, Question(FILM, viewer, STREAM_RATE), self._rng, self._now)
-            each = STREAM_RATE / answer.connections
-            until = self._now + self._rng.expovariate(1 / self._stream_seconds)
-            for choice in answer.choices[: answer.connections]:
-                asked += 1
-                if self._taken[choice.node] + each > self._lines[choice.node]:
-                    refused += 1
-                else:
-                    self._take(choice.node, each, until)
+            viewers = [Viewer(NodeId(self._rng.randbytes(32)), Kind.PC, "") for _ in range(together)]
+            questions = [Question(FILM, viewer, STREAM_RATE) for viewer in viewers]
+            for answer in choose_many(self._field, questions, self._rng, self._now):
+                each = STREAM_RATE / answer.connections
+                until = self._now + self._rng.expovariate(1 / self._stream_seconds)
+                for choice in answer.choices[: answer.connections]:
+                    asked += 1
+                    if self._taken[choice.node] + each > self._lines[choice.node]:
+                        refused += 1
+                    else:
+                        self._take(choice.node, each, until)
         return refused / asked
 
     def _take(self, peer: NodeId, rate: float, until: float) -> None:

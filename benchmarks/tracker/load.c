@@ -1,6 +1,7 @@
 /* A load of BEP 15 announces: keeps IN_FLIGHT requests under way for SECONDS, then says how many
  * were answered. It speaks for PEERS peers, 32 of each address in 127.1.0.0/16, so the tracker must
- * be on loopback. Usage: load PORT IN_FLIGHT SECONDS PEERS TORRENTS
+ * be on loopback. Usage: load PORT IN_FLIGHT SECONDS PEERS TORRENTS [FIRST STRIDE]
+ * Torrents are numbered from FIRST (0) on, by STRIDE (1).
  * Prints: answered lost mean_answer_bytes longest_wait_ms
  */
 #define _GNU_SOURCE
@@ -33,7 +34,7 @@ static struct iovec out_part[BATCH], in_part[BATCH];
 static union { char bytes[CMSG_SPACE(sizeof(struct in_pktinfo))]; struct cmsghdr align; } from[BATCH];
 static struct sockaddr_in to;
 static uint64_t next_number;
-static long peers, torrents;
+static long peers, torrents, first = 0, stride = 1;
 static unsigned char ids[MOST_ADDRESSES][8];
 static double asked_at[MARKED];
 
@@ -59,7 +60,8 @@ static void fill(int row) {
     put32(at + 8, 1);
     put32(at + 12, (uint32_t)number);
     memset(at + 16, 'T', 20);
-    put32(at + 16, (uint32_t)(number % torrents));
+    uint32_t torrent = first + stride * (number % torrents); /* its first byte differs, as infohashes' do */
+    for (int byte = 0; byte < 4; byte++) at[16 + byte] = torrent >> 8 * byte;
     memset(at + 36, 'P', 20);
     put32(at + 36, (uint32_t)(number % peers));
     put32(at + 64 + 4, number % 2);               /* left */
@@ -69,7 +71,8 @@ static void fill(int row) {
 }
 
 int main(int count, char **words) {
-    if (count != 6) return 2;
+    if (count != 6 && count != 8) return 2;
+    if (count == 8) first = atol(words[6]), stride = atol(words[7]);
     to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(words[1]))};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     long in_flight = atol(words[2]);

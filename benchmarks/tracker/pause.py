@@ -51,7 +51,17 @@ def measure(report: Report, is_quick: bool) -> None:
 
 def _longest(load: Path, tracker: int, port: int, peers: int, seconds: int) -> float:
     os.sched_setaffinity(tracker, {0})
-    command = ["taskset", "-c", "1", load, str(port), str(IN_FLIGHT), str(seconds), str(peers), str(TORRENTS)]
+    command = [
+        "taskset",
+        "-c",
+        "1",
+        str(load),
+        str(port),
+        str(IN_FLIGHT),
+        str(seconds),
+        str(peers),
+        str(TORRENTS),
+    ]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout
     answered, _, _, longest = said.split()
     if int(answered) < peers * seconds / 40:

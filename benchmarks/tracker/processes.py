@@ -58,7 +58,7 @@ class RunningTracker:
 def running_tracker(*flags: str) -> Iterator[RunningTracker]:
     """`penstock tracker`, open to edges, on free ports, ended with the context."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        command = [PENSTOCK, "tracker", "--data", folder]
+        command = [str(PENSTOCK), "tracker", "--data", folder]
         command += ["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", *flags]
         environment = {**os.environ, "PENSTOCK_TRACKER_OPEN_TO_EDGES": "true"}
         with subprocess.Popen(

@@ -12,9 +12,9 @@ from random import Random
 from benchmarks.report import Report, median, number
 from shared.core.ids import HostPort, InfoHash, Kind, NodeId
 from shared.core.messages import Announce, Event
-from tracker.core.answers import Question, Viewer
+from tracker.core.answers import PEERS_WANTED, Question, Viewer
 from tracker.core.edges import Edges
-from tracker.core.redirect import Field, choose
+from tracker.core.redirect import Field, choose, choose_many
 from tracker.core.swarm import Swarms
 
 SWARM = InfoHash(bytes(32))
@@ -23,6 +23,7 @@ WANTED = 30
 RATE = 500_000.0
 STARTED_AT = 1_000_000.0
 SMALL = 1000
+AT_ONCE = 64
 
 
 def measure(report: Report, is_quick: bool) -> None:
@@ -34,6 +35,7 @@ def measure(report: Report, is_quick: bool) -> None:
     resident = (_resident_bytes() - before) / large
     trials = 9 if is_quick else 31
     choices = _by_turns([lambda: _choose(small_field), lambda: _choose(field)], trials)
+    batches = _by_turns([lambda: _choose_many(small_field), lambda: _choose_many(field)], trials)
     announces = _by_turns([lambda: _announce(small_field, SMALL), lambda: _announce(field, large)], trials)
     pauses |= _pauses_in_service(field, large)
     each = field.swarms.bytes / large
@@ -42,6 +44,7 @@ def measure(report: Report, is_quick: bool) -> None:
         ["", f"{SMALL:,} records", f"{large:,} records", "ratio"],
         [
             [f"choose {WANTED}, rank, two edges, reasons", *_cells(choices)],
+            [f"the same of {PEERS_WANTED} and as tables, {AT_ONCE} at once, each", *_cells(batches)],
             ["announce, class changed every time", *_cells(announces)],
         ],
     )
@@ -58,8 +61,10 @@ def measure(report: Report, is_quick: bool) -> None:
     report.figure("record_bytes", each)
     report.figure("record_resident_bytes", resident)
     report.figure("choose_us", _of(choices[1]) * 1e6)
+    report.figure("choose_many_us", _of(batches[1]) * 1e6)
     report.figure("announce_us", _of(announces[1]) * 1e6)
     report.ratio("choose_large_vs_small", _of(choices[1]), _of(choices[0]))
+    report.ratio("choose_many_large_vs_small", _of(batches[1]), _of(batches[0]))
     report.ratio("announce_large_vs_small", _of(announces[1]), _of(announces[0]))
     report.figure("longest_pause_ms", max(pauses.values()) * 1000)
     report.goal("record_bytes", "<=", 110)
@@ -101,6 +106,19 @@ def _choose(field: Field) -> float:
     began = time.thread_time()
     for turn, viewer in enumerate(viewers):
         choose(field, Question(SWARM, viewer, RATE, count=WANTED), rng, STARTED_AT + 20 * turn)
+    return (time.thread_time() - began) / len(viewers)
+
+
+def _choose_many(field: Field) -> float:
+    """CPU seconds of a choice, with its sources as tables, of questions that came together."""
+    rng = Random(1)
+    viewers = [Viewer(NodeId(rng.randbytes(32)), Kind.PC, rng.choice(REGIONS)) for _ in range(10 * AT_ONCE)]
+    began = time.thread_time()
+    for turn in range(10):
+        some = viewers[AT_ONCE * turn : AT_ONCE * (turn + 1)]
+        questions = [Question(SWARM, viewer, RATE) for viewer in some]
+        for _, wave in choose_many(field, questions, rng, STARTED_AT + 20 * turn).waves:
+            wave.sources()
     return (time.thread_time() - began) / len(viewers)
 
 

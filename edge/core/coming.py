@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import PieceRequest
+from shared.core.errors import Reason
+from shared.core.guests import MAX_GUESTS
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Join
-from shared.core.seeding import MAX_GUESTS, QUEUE_PER_GUEST, Seeding
+from shared.core.seeding import QUEUE_PER_GUEST, Seeding
 
 WAIT_SECONDS = 3.0  # a peer snubs after four
 FOREVER = float("inf")
@@ -108,6 +110,9 @@ class Coming:
         if not self._may_wait(request, node):
             self._seeding.requested(number, request, node, size, now)
             return
+        if sum(waiting.node == node for waiting in self._requests.values()) >= QUEUE_PER_GUEST:
+            self._seeding.decline(number, Reason.BUSY)
+            return
         self._requests[number] = _Waiting(node, request, size, now + WAIT_SECONDS)
         self.wishes.append(Wish(request.infohash, request.piece, now + request.slack_ms / 1000))
 
@@ -115,8 +120,7 @@ class Coming:
         holding = self._seeding.holdings.get(request.infohash)
         if holding is None or request.infohash not in self._joins or request.piece in holding.held:
             return False
-        mine = sum(waiting.node == node for waiting in self._requests.values())
-        return node in holding.guests and mine < QUEUE_PER_GUEST
+        return node in holding.guests
 
     def served(self, number: int) -> None:
         """A request ended, or its asker gave it up while it waited."""

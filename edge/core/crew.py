@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from shared.core.ids import InfoHash, NodeId
 from shared.core.rates import Rates
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
-GOOD_LIFE_SECONDS = 60.0
-
 # -- the supervisor to a child, with a socket each but for Finish --------------------------------
 
 
@@ -132,6 +128,13 @@ class TrackerIs:
 
 
 @dataclass(frozen=True, slots=True)
+class Issuers:
+    """The trackers whose tickets count."""
+
+    trackers: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """All titles were named."""
 
@@ -207,7 +210,7 @@ class Chunk:
 
 Word = (
     Begin | Meet | PassOn | Inherit | Drain | Finish | StandFor | Ready | Failed | Drained | LeadLost
-    | Hold | Expect | Gained | Forget | TrackerIs | CaughtUp | Say | Stray
+    | Hold | Expect | Gained | Forget | TrackerIs | Issuers | CaughtUp | Say | Stray
     | Rates | Lost | Wanted | Watched | Asked | PublisherGone | Chunk
 )  # fmt: skip
 
@@ -239,18 +242,3 @@ class Loads:
             own.held_bytes,
             sum(one.connections for one in everybody),
         )
-
-
-class Pauses:
-    """How long a process that died waits: not at all after a good life, else longer each time."""
-
-    def __init__(self) -> None:
-        self._next_seconds = 0.0
-
-    def after(self, lived_seconds: float) -> float:
-        """Seconds until it may start again."""
-        if lived_seconds >= GOOD_LIFE_SECONDS:
-            self._next_seconds = 0.0
-        pause = self._next_seconds
-        self._next_seconds = min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, 2 * pause))
-        return pause

@@ -4,11 +4,12 @@ those who may publish, and registers what became of them with the tracker."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.core.admission import SLOTS, Admission
 from edge.core.coming import Coming, Wish
-from edge.core.crew import CaughtUp, Expect, Forget, Hold, Say, TrackerIs
+from edge.core.crew import CaughtUp, Expect, Forget, Hold, Issuers, Say, TrackerIs
 from edge.core.orders import Orders
 from edge.core.outbox import GiveUp, Note
 from edge.core.outbox import TellWorkers as TellWorkers
@@ -25,6 +26,8 @@ from shared.core.manifest import Manifest
 from shared.core.messages import (
     AskOpen,
     Evict,
+    Fellow,
+    Fellows,
     Gone,
     Have,
     HaveMore,
@@ -93,11 +96,15 @@ class Edge:
     """The core of an edge."""
 
     def __init__(
-        self, tracker: Address, admission: Admission, rng: Dice, settings: EdgeSettings | None = None
-    ) -> None:
+        self, tracker: Address, admission: Admission, rng: Dice, settings: EdgeSettings | None = None,
+        *, others: Sequence[Address] = (), fellows: Sequence[Fellow] = (),
+    ) -> None:  # fmt: skip
+        """`others`: more trackers of the setting; `fellows`: that were named before."""
         self._settings = settings or EdgeSettings()
-        self.link = TrackerLink(tracker, rng)
+        self.link = TrackerLink(tracker, rng, others=others, fellows=fellows)
+        self.link.attend(True)
         self.seeding = Seeding(tracker.node, SLOTS, sharing=True, finds_slots=True)
+        self.seeding.heed(tracker.node, self.link.issuers)
         self.coming = Coming(self.seeding)
         shelf = Shelf(self._settings.quota_bytes)
         self.orders = Orders(self._settings.node, tracker.node, shelf, self.coming, self.seeding)
@@ -172,10 +179,11 @@ class Edge:
             self._actions.append(TellWorkers(Hold(infohash), worker))
         for infohash in self.coming.titles:
             self._actions.append(TellWorkers(Expect(infohash), worker))
-        for word in (TrackerIs(self.link.up), CaughtUp()):
+        issuers = Issuers(tuple(sorted(self.link.issuers)))
+        for word in (issuers, TrackerIs(self.link.up), CaughtUp()):
             self._actions.append(TellWorkers(word, worker))
 
-    def _tell(self, word: Hold | Forget | TrackerIs) -> None:
+    def _tell(self, word: Hold | Forget | TrackerIs | Issuers) -> None:
         if self._workers:
             self._actions.append(TellWorkers(word))
 
@@ -221,6 +229,7 @@ class Edge:
         """A node said Hello."""
         self._at[node] = at
         if self.link.connected(node, hello):
+            self._heed(node)
             self.seeding.tracker_connected(now)
             self._tell(TrackerIs(True))
         else:
@@ -258,7 +267,9 @@ class Edge:
                 self.seeding.leave(message, sender)
             case Upload():
                 self._upload(message, sender, self._at[sender])
-            case Schedule() | Registered() | IsOpen() | Refusal() if sender == self.link.tracker.node:
+            case Schedule() | Registered() | IsOpen() | Refusal() | Fellows() if (
+                sender == self.link.tracker.node
+            ):
                 self._take_tracker(message, now)
             case Place() | Evict() if sender == self.link.tracker.node:
                 self.orders.take(message, now)
@@ -275,13 +286,21 @@ class Edge:
             detail = "your node id is not in the edge's `publishers` setting"
             self.say(sender, Refusal(message.request, Reason.NOT_ALLOWED, detail))
 
-    def _take_tracker(self, message: Schedule | Registered | IsOpen | Refusal, now: float) -> None:
+    def _heed(self, tracker: NodeId) -> None:
+        self.seeding.heed(tracker, self.link.issuers)
+        self.orders.heed(tracker)
+        self._tell(Issuers(tuple(sorted(self.link.issuers))))
+
+    def _take_tracker(self, message: Schedule | Registered | IsOpen | Refusal | Fellows, now: float) -> None:
         if isinstance(message, Schedule):
             self.seeding.announce_seconds = float(message.announce_seconds)
             self._report_seconds = float(message.report_seconds)
             self._report_at = now + self._rng.random() * self._report_seconds
             self._say_load(now)
             self.open_web_seed(self._web_seed_port)
+        elif isinstance(message, Fellows):
+            self.link.learn(message)
+            self._heed(self.link.tracker.node)
         elif not self.link.answered(message.request, message):
             raise ProtocolError(Reason.UNEXPECTED, "an answer to nothing")
 

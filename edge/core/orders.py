@@ -55,6 +55,7 @@ class Orders:
         self._coming = coming
         self._seeding = seeding
         self._outbox = Outbox()
+        self._before: dict[InfoHash, Kept | None] = {}  # how what is being fetched stood there
         self._current: set[InfoHash] = set()  # what was ordered since the tracker is connected
         self._said: dict[InfoHash, _Said] = {}
         self._watched: frozenset[InfoHash] = frozenset()  # at our workers
@@ -85,6 +86,12 @@ class Orders:
             self._begin(message, now)
         self._schedule(now)
 
+    def heed(self, tracker: NodeId) -> None:
+        """This is the tracker from now on; another than before knows nothing of what that one ordered."""
+        if tracker != self._tracker:
+            self._tracker = tracker
+            self.tracker_lost()
+
     def tracker_lost(self) -> None:
         """It forgets its orders with the connection; the work goes on."""
         self._current.clear()
@@ -98,6 +105,7 @@ class Orders:
             return
         for infohash in going:
             self.give_up(infohash)
+        self._before[order.infohash] = self.shelf.titles.get(order.infohash)
         self.shelf.put(order.infohash, Kept(room_of(order.length), now))
         self._coming.expect(order.infohash)
         self._tell(Expect(order.infohash))
@@ -291,17 +299,20 @@ class Orders:
             self._say(fetch.order, PlaceStage.FETCHING, now, permille=fetch.permille)
         else:
             self._end(fetch, now)
+            del self._before[fetch.infohash]
             self.kept(fetch.manifest, fetch.manifest.piece_count, now)
             self._say(fetch.order, PlaceStage.HELD, now, permille=1000)
             self._note(f"{_short(fetch.infohash)} is held: {_shares(fetch.bytes_from)}")
 
     def _fail(self, fetch: TitleFetch, reason: Reason, now: float) -> None:
         self._end(fetch, now)
-        holding = self._seeding.holdings.get(fetch.infohash)
-        if fetch.manifest is None or holding is None:
-            self.shelf.remove(fetch.infohash)
-        else:
+        holding, before = self._seeding.holdings.get(fetch.infohash), self._before.pop(fetch.infohash)
+        if holding is not None and fetch.manifest is not None:
             self.kept(fetch.manifest, len(holding.held), now)
+        elif holding is not None and before is not None:
+            self.shelf.put(fetch.infohash, before)
+        else:
+            self.shelf.remove(fetch.infohash)
         why = reason.name.lower().replace("_", " ")
         self._note(f"{_short(fetch.infohash)} is not held: {why}", is_warning=True)
         self._say(fetch.order, PlaceStage.DECLINED, now, permille=fetch.permille, reason=reason)

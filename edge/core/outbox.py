@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from edge.core.crew import CaughtUp, Expect, Forget, Gained, Hold, Say, TrackerIs
+from edge.core.crew import CaughtUp, Expect, Forget, Gained, Hold, Issuers, Say, TrackerIs
 from shared.core.actions import Action
 from shared.core.ids import InfoHash
 
@@ -31,7 +31,7 @@ class Note:
 class TellWorkers:
     """Each of our workers, or the one of this name, must know."""
 
-    word: Hold | Forget | TrackerIs | CaughtUp | Say | Expect | Gained
+    word: Hold | Forget | TrackerIs | Issuers | CaughtUp | Say | Expect | Gained
     worker: int | None = None
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from shared.core.ids import NodeId
 
-PROBES = 16  # of one node in SPAN_SECONDS, 16 KiB each at most
+PROBES = 16  # of one node in SPAN_SECONDS, 36 KiB each at most
 SPAN_SECONDS = 600.0
 MAX_NODES = 4096  # remembered; while so many are within their span, others are refused
 

@@ -70,6 +70,10 @@ class Worker:
         else:
             self.seeding.tracker_lost()
 
+    def heed(self, issuers: frozenset[NodeId]) -> None:
+        """Whose tickets count from now on."""
+        self.seeding.heed(self.seeding.tracker, issuers)
+
     def hold(self, manifest: Manifest, pieces: frozenset[int], now: float) -> None:
         """This title is in the store."""
         if manifest.infohash not in self.seeding.holdings:

@@ -25,6 +25,8 @@ from shared.core.messages import (
     Browse,
     Catalogue,
     Describe,
+    Fellow,
+    Fellows,
     Gone,
     Have,
     HaveMore,
@@ -46,6 +48,7 @@ from shared.core.tracker_link import TrackerLink
 
 REPORT_SHARES = 8
 SPARE_EVERY_SECONDS = 1.0
+ATTENTIVE_SECONDS = 60.0  # after something was wanted, a tracker that dies is missed at once
 FOREVER = float("inf")
 
 
@@ -57,6 +60,8 @@ class PeerSettings:
     mode: Mode
     uplink_rate: float  # bytes per second
     upload_slots: int = 8
+    other_trackers: tuple[Address, ...] = ()  # of the setting, too
+    fellows: tuple[Fellow, ...] = ()  # that the tracker named before
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,14 @@ class Peer:
         self._settings = settings
         self._rng = rng
         self._company = Company()
-        self.link = TrackerLink(settings.tracker, rng)
+        self.link = TrackerLink(
+            settings.tracker, rng, others=settings.other_trackers, fellows=settings.fellows
+        )
         sharing = settings.mode is Mode.SHARED
         self.cap = UploadCap(settings.uplink_rate)
         slots = self.cap.slots(settings.upload_slots)
         self.seeding = Seeding(settings.tracker.node, slots, sharing=sharing)
+        self.seeding.heed(self.link.tracker.node, self.link.issuers)
         self.fetches: dict[InfoHash, Fetch] = {}
         self._tally = Tally()
         self._kinds: dict[NodeId, Kind] = {}
@@ -94,6 +102,7 @@ class Peer:
         self._report_seconds = FOREVER
         self._report_at = FOREVER
         self._spare_at = 0.0
+        self._wanted_at = -FOREVER
         self._rates = Rates(0, 0, 0, 0, 0)
         self._actions: deque[Action] = deque()
 
@@ -141,6 +150,7 @@ class Peer:
         if self.link.connected(node, hello):
             self._locates.forget()
             self._tally.forget()
+            self.seeding.heed(node, self.link.issuers)
             self.seeding.tracker_connected(now)
             for fetch in self._awake():
                 fetch.locate_at = min(fetch.locate_at, now)
@@ -178,7 +188,7 @@ class Peer:
                 self._take_holdings(message, sender, now)
             case Refusal():
                 self._refused(message, sender, now)
-            case Schedule() | Redirect() | Catalogue() if sender == self.link.tracker.node:
+            case Schedule() | Redirect() | Catalogue() | Fellows() if sender == self.link.tracker.node:
                 self._take_tracker(message, now)
             case _:
                 raise ProtocolError(Reason.UNEXPECTED, type(message).__name__)
@@ -201,8 +211,11 @@ class Peer:
             case Gone():
                 fetch.gave_up(sender, message.pieces)
 
-    def _take_tracker(self, message: Schedule | Redirect | Catalogue, now: float) -> None:
+    def _take_tracker(self, message: Schedule | Redirect | Catalogue | Fellows, now: float) -> None:
         match message:
+            case Fellows():
+                self.link.learn(message)
+                self.seeding.heed(self.link.tracker.node, self.link.issuers)
             case Schedule():
                 self.seeding.announce_seconds = float(message.announce_seconds)
                 self._report_seconds = float(message.report_seconds)
@@ -297,6 +310,9 @@ class Peer:
 
     def handle_timer(self, now: float) -> None:
         """Dials, announces, reports, locates, rescues: whatever is due."""
+        if any(fetch.wanted(now) for fetch in self._awake()):
+            self._wanted_at = now
+        self.link.attend(now - self._wanted_at < ATTENTIVE_SECONDS)
         self.link.handle_timer(now)
         self._locates.give_up(now)  # the fetch asks again by itself
         if now >= self._spare_at:

@@ -21,11 +21,11 @@ from the edge: a newcomer's peers are busy with what others want later. Where vi
 the edge is *crowded* (it gives us less than a film needs), each asks it in an order of its own (`spread`) and
 the others for what they got. A download has no slack to lose: peers first, rarest pieces first, the edge
 only for what few peers hold.
+The draw is p2p-media-loader's random HTTP download, tied to the piece so that it is made once.
 
 The second edge of a redirect is for when the first is busy or gone: load is shared out and titles are
 placed on that ground, and the first may be fetching the title for this very viewer. It is
-asked only where the first could not be done within the slack, or within two seconds of start-up.
-The draw is p2p-media-loader's random HTTP download, tied to the piece so that it is made once.
+asked only where the first could not be done within the slack, or within four seconds without any.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ EDGE_WINDOW_SECONDS = 8.0
 SHARED_WINDOW_SECONDS = 4.0
 SPREAD_SECONDS = 20.0  # against about 1 s from the first to have a piece to the others' knowing it
 AHEAD_PIECES = 4  # more than what comes while the news of it is on its way
-FIRST_EDGE_SECONDS = 2.0  # queue time that a first edge is allowed even without slack
+FIRST_EDGE_SECONDS = 4.0  # queue time that a first edge is allowed even without slack
 LET_IN_SECONDS = 1.0  # a first edge that has not let us in for so long is passed over
 COMFORT = 0.5  # of the slack: a peer twice too slow by our estimate is still in time
 START_SPREAD_SECONDS = 1.5  # see `slack_at_edge`
@@ -121,7 +121,7 @@ def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) ->
 
 def choose_for_start(sources: Iterable[Source], piece: int, size: int, now: float) -> Source | None:
     """The same for what the first picture waits for: the edge, unless it is seen to be crowded."""
-    able = [s for s in sources if s.has(piece) and s.has_room(size, now)]
+    able = [s for s in _without_second(sources, piece, size, 0.0, now) if s.has_room(size, now)]
     quick = [s for s in able if s.is_edge and s.rate >= QUICK_EDGE_RATE]
     return _quickest(quick or [s for s in able if not s.is_edge] or able, size)
 
@@ -132,8 +132,8 @@ def choose_for_download(sources: list[Source], piece: int, size: int, now: float
     holders = [s for s in peers if s.has(piece)]
     able = [s for s in holders if s.has_room(size, now)]
     if not able and len(holders) <= COMMON_SHARE * len(peers):
-        offering = _without_second(sources, piece, size, 0.0, now)
-        able = [s for s in offering if s.is_edge and s.joined and s.has_room(size, now)]
+        holders = _without_second(sources, piece, size, 0.0, now)
+        able = [s for s in holders if s.is_edge and s.has_room(size, now)]
     return _quickest(able, size)
 
 
@@ -168,7 +168,11 @@ def _without_second(
 def _will_do(first: Source, piece: int, size: int, patience: float, now: float) -> bool:
     if not first.joined:
         return now - first.named_at < LET_IN_SECONDS
-    return first.has(piece) and now >= first.busy_until and first.queue_seconds(size) <= patience
+    # Told BUSY for asking too much at once it still delivers what it was asked.
+    delivers = first.outstanding_bytes > 0 and now - first.progress_at < LET_IN_SECONDS
+    return (
+        first.has(piece) and first.queue_seconds(size) <= patience and (delivers or now >= first.busy_until)
+    )
 
 
 def _quickest(sources: list[Source], size: int) -> Source | None:

@@ -23,7 +23,7 @@ from peer.core.line import LineSample
 from peer.core.queue_sight import QueueSight
 from peer.core.uplink import Grounds, UplinkBelief
 from shared.core import spare
-from shared.core.gate import TURN_BYTES, burst_for
+from shared.core.gate import burst_for
 from shared.core.shape import PIECE_BYTES
 
 CAP_SHARE = 0.60  # the promise: never reached
@@ -34,7 +34,7 @@ FLOOR_SHARE, FLOOR_RATE = 0.02, 4_000.0  # of the line, and bytes/s: acknowledge
 QUIET_SHARE = 0.004  # of the line; a household that sends less is silent: name lookups, clocks
 JUMP_SECONDS = 2.0  # between samples; longer, and the machine slept or a clock was set
 SLOT_SECONDS = 0.5  # of the line: what is under way at once, so that the urgent goes next
-SAVED_BYTES = 10.0 * TURN_BYTES  # a train, see `peer.core.trains`
+SAVED_SHARE = 1.4  # of a train, see `peer.core.trains`: whole datagrams of any size, their headers
 MOST_SAVING_SECONDS = 1.0  # rates that need longer are too slow for a train within a second's share
 IDLE_SHARE = 0.1  # of the gate's rate; who sends less is idle
 LEAST_SLOTS = 3  # two fill the line while a third is acknowledged
@@ -73,7 +73,7 @@ class UploadCap:
         self._full = FullLine()
         self._last: LineSample | None = None
         self._up_rate = 0.0
-        self._is_saving = False
+        self._saved_bytes = 0.0
 
     # -- what the shell tells -------------------------------------------------------------------
 
@@ -121,22 +121,23 @@ class UploadCap:
     def burst_bytes(self) -> float:
         """What may leave at once, so much a late timer can make up for."""
         burst = burst_for(self.gate_rate())
-        return max(burst, SAVED_BYTES) if self._is_saving else burst
+        return max(burst, self._saved_bytes)
 
     # -- measuring the line ---------------------------------------------------------------------
 
-    def save_up(self, is_saving: bool) -> None:
-        """Whether the gate's bucket may hold a train; its windows bound what leaves all the same."""
-        self._is_saving = is_saving
+    def save_up(self, train_bytes: int) -> None:
+        """The gate's bucket may hold such a train (0: none); its windows bound what leaves all the same."""
+        self._saved_bytes = SAVED_SHARE * train_bytes
 
     def saving_seconds(self) -> float:
         """How long it takes to save up for a train."""
-        return min(MOST_SAVING_SECONDS, SAVED_BYTES / self.gate_rate())
+        return min(MOST_SAVING_SECONDS, self._saved_bytes / self.gate_rate())
 
-    def is_idle(self) -> bool:
-        """Neither we nor the household send much: a train would tell the line, not what is left of it."""
+    def is_idle(self, train_bytes: int) -> bool:
+        """So long a train can be saved up for, and neither we nor the household send much: it would tell the
+        line, not what is left of it."""
         is_quiet = self._household_rate() == 0.0 and self._up_rate < IDLE_SHARE * self.gate_rate()
-        return is_quiet and MOST_SAVING_SECONDS * self.gate_rate() >= SAVED_BYTES
+        return is_quiet and MOST_SAVING_SECONDS * self.gate_rate() >= SAVED_SHARE * train_bytes
 
     def _cap_rate(self) -> float:
         return AIMED_SHARE * self._available()

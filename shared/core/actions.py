@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shared.core.errors import Reason
 from shared.core.ids import HostPort, InfoHash, NodeId
-from shared.core.messages import Message
+from shared.core.messages import Fellow, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +86,21 @@ class Answer:
     message: Message | None
 
 
-Action = Answer | Send | Dial | Hangup | Serve | Decline | Ask | Cancel | AskManifest
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """Notice soon if this node falls silent, or be patient again."""
+
+    node: NodeId
+    hasty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep these for the next start: whom to turn to when our tracker is dead."""
+
+    fellows: tuple[Fellow, ...]
+
+
+Action = (
+    Answer | Attend | Remember | Send | Dial | Hangup | Serve | Decline | Ask | Cancel | AskManifest
+)  # fmt: skip

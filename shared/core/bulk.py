@@ -25,7 +25,7 @@ from shared.core.errors import LocalError, ProtocolError, Reason
 from shared.core.ids import INFOHASH_BYTES, InfoHash
 
 MAX_UPLOAD_BYTES = 1 << 20  # of one upload request: bounds the edge's memory per stream
-MAX_PROBE_BYTES = 16_384
+MAX_PROBE_BYTES = 36_864
 NO_DEADLINE_MS = (1 << 32) - 1
 MAX_HEADER_BYTES = 64
 

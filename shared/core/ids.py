@@ -106,6 +106,11 @@ def parse_address(text: str) -> Address:
     return Address(NodeId(bytes.fromhex(match["node"])), parse_host_port(match["at"]), title)
 
 
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """One or several addresses with commas between them, the one to prefer first. Raises LocalError."""
+    return tuple(parse_address(part) for part in text.split(","))
+
+
 def _parse_hex(text: str, size: int, what: str) -> bytes:
     if len(text) != 2 * size or not _HEX.match(text):
         raise LocalError(f"{text[:80]!r} is not {what}; expected {2 * size} hexadecimal digits")

@@ -8,6 +8,8 @@ caches. So what can wait a moment is taken together.
 * While data of ours waits for its turn at the gate, and the turn comes soon, what comes in waits for it:
   most of it is acknowledgements of what the gate let out, and they cannot make it let out more.
 
+Who measures how fast something comes asks for no lull, for a while.
+
 The price is latency: up to a millisecond, or LONGEST_SECONDS at an endpoint whose upload is held back.
 """
 
@@ -27,6 +29,11 @@ class Lull:
     def __init__(self) -> None:
         self._took_at = -inf
         self._until = -inf
+        self._at_once_until = -inf
+
+    def look_at_once(self, until: float) -> None:
+        """Till then nothing that arrives waits."""
+        self._at_once_until = max(self._at_once_until, until)
 
     def took(self, count: int, now: float) -> None:
         """`count` bytes, not 0, were taken from the socket."""
@@ -36,4 +43,6 @@ class Lull:
 
     def until(self, turn_at: float, now: float) -> float:
         """Until when the socket is let be; `turn_at` is when the gate gives its next turn."""
+        if now < self._at_once_until:
+            return now
         return turn_at if now < turn_at <= now + LONGEST_SECONDS else self._until

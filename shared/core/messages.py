@@ -50,6 +50,15 @@ from shared.core.records import Share as Share
 from shared.core.records import Source as Source
 from shared.core.records import Use as Use
 from shared.core.records import Why as Why
+from shared.core.sealed_messages import Seal as Seal
+from shared.core.sealed_messages import WantSeal as WantSeal
+from shared.core.tier_messages import Fellow as Fellow
+from shared.core.tier_messages import Fellows as Fellows
+from shared.core.tier_messages import Found as Found
+from shared.core.tier_messages import Holds as Holds
+from shared.core.tier_messages import Seek as Seek
+from shared.core.tier_messages import SwarmHeld as SwarmHeld
+from shared.core.tier_messages import Withdrawn as Withdrawn
 from shared.core.web_seed_messages import AskOpen as AskOpen
 from shared.core.web_seed_messages import IsOpen as IsOpen
 from shared.core.web_seed_messages import WebSeed as WebSeed
@@ -111,7 +120,7 @@ class Browse:
     """Asks for a page of the catalogue."""
 
     code: ClassVar[int] = 3
-    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    said_by: ClassVar[frozenset[Kind]] = ANYBODY
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
     request: Request
@@ -124,7 +133,7 @@ class Catalogue:
 
     code: ClassVar[int] = 4
     said_by: ClassVar[frozenset[Kind]] = TRACKER
-    heard_by: ClassVar[frozenset[Kind]] = CLIENTS
+    heard_by: ClassVar[frozenset[Kind]] = ANYBODY
 
     request: Request
     total: Count  # of all titles
@@ -136,7 +145,7 @@ class Describe:
     """Asks what a title is; answered by a Catalogue of one entry, or a Refusal."""
 
     code: ClassVar[int] = 5
-    said_by: ClassVar[frozenset[Kind]] = CLIENTS
+    said_by: ClassVar[frozenset[Kind]] = ANYBODY
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
     request: Request
@@ -250,7 +259,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """Everything the sender holds of a swarm."""
+    """What the sender holds of a swarm; an edge that is fetching it promises all of it."""
 
     code: ClassVar[int] = 13
     said_by: ClassVar[frozenset[Kind]] = HOLDERS
@@ -343,7 +352,8 @@ class Refusal:
 Message = (
     Hello | Schedule | Browse | Catalogue | Describe | Locate | Redirect | Announce | Report
     | Register | Registered | Join | Have | HaveMore | Gone | Leave | Upload | UploadState | Refusal
-    | Load | Place | Placed | Evict | WebSeed | AskOpen | IsOpen
+    | Load | Place | Placed | Evict | Holds | Seek | Found | Fellows
+    | Seal | WantSeal | WebSeed | AskOpen | IsOpen
 )  # fmt: skip
 
 ALL: tuple[type[Message], ...] = Message.__args__

@@ -23,6 +23,7 @@ class Why(StrEnum):
     EDGE_FIRST = "edge-first"  # first in the title's rendezvous order
     EDGE_LIGHTER = "edge-lighter"  # the less loaded of two that share a title in demand
     EDGE_SPARE = "edge-spare"  # second: takes over when the first is busy or gone
+    CENTRAL_EDGE = "central-edge"  # of another region, named by the central tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from shared.core import tickets
@@ -18,6 +18,7 @@ from shared.core.actions import Action, Decline, Send, Serve
 from shared.core.bitfield import Bitfield
 from shared.core.bulk import NO_DEADLINE_MS, PieceRequest
 from shared.core.errors import ProtocolError, Reason, Refused
+from shared.core.guests import FOREVER, MAX_GUESTS, Guest, Holding
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Announce, Event, Gone, Have, HaveMore, Join, Leave, Refusal
 from shared.core.slots import Slots
@@ -26,41 +27,6 @@ HAVE_BATCH_SECONDS = 0.25
 HAVE_BATCH_PIECES = 1024
 QUEUE_PER_GUEST = 16
 SERVING_PER_GUEST = 2  # one on the wire, one behind it: the most urgent piece is whole first
-MAX_GUESTS = 512  # per swarm: bounds memory against ticket holders in masses
-FOREVER = float("inf")
-
-
-@dataclass(slots=True)
-class Guest:
-    """Somebody who joined a swarm here."""
-
-    expires_at: float
-    quota_bytes: int
-    taken_bytes: int = 0
-
-
-@dataclass(slots=True)
-class Holding:
-    """One swarm we hold pieces of."""
-
-    held: Bitfield
-    guests: dict[NodeId, Guest] = field(default_factory=dict)
-    gone_guests: dict[NodeId, Guest] = field(default_factory=dict)  # leaving renews no quota
-    news: list[int] = field(default_factory=list)
-    losses: list[int] = field(default_factory=list)
-    tell_at: float = FOREVER
-    announce_at: float = 0.0
-    started: bool = False
-    completed: bool = False
-    promised: bool = False  # what is missing is on its way here: guests may ask for all of it
-
-    def part(self, node: NodeId) -> None:
-        """A guest goes; what it took is remembered for a while, the latest to go longest."""
-        guest = self.guests.pop(node, None)
-        if guest is not None:
-            self.gone_guests[node] = guest
-            if len(self.gone_guests) > MAX_GUESTS:
-                del self.gone_guests[next(iter(self.gone_guests))]
 
 
 @dataclass(slots=True)
@@ -101,6 +67,7 @@ class Seeding:
     ):
         """`slots`: pieces sent at once; at most, where as many are to be found as the line needs."""
         self.tracker = tracker
+        self.fellows: frozenset[NodeId] = frozenset()  # trackers whose tickets count, too
         self._announces = announces  # else another process of this node does
         self._slots = Slots(slots)
         if not finds_slots:
@@ -179,9 +146,11 @@ class Seeding:
 
     def _admit(self, message: Join, sender: NodeId, now: float) -> tuple[Guest, Holding]:
         ticket = tickets.check(
-            message.ticket, tracker=self.tracker, viewer=sender, infohash=message.infohash, now=now
-        )
-        if (holding := self.holdings.get(message.infohash)) is None:
+            message.ticket, tracker=self.tracker, fellows=self.fellows,
+            viewer=sender, infohash=message.infohash, now=now,
+        )  # fmt: skip
+        holding = self.holdings.get(message.infohash)
+        if holding is None:
             raise Refused(Reason.UNKNOWN_TITLE)
         if not self.sharing:
             raise Refused(Reason.NOT_SHARING)
@@ -191,8 +160,9 @@ class Seeding:
 
     def leave(self, message: Leave, sender: NodeId) -> None:
         """A guest wants no more of a swarm."""
-        if message.infohash in self.holdings:
-            self.holdings[message.infohash].part(sender)
+        holding = self.holdings.get(message.infohash)
+        if holding is not None:
+            holding.part(sender)
 
     def disconnected(self, node: NodeId) -> None:
         """A connection is gone, and its requests with it."""
@@ -219,8 +189,7 @@ class Seeding:
         """A piece request of `size` bytes arrived; Serve or Decline follows for `number`."""
         reason = self._judge(request, node, size, now)
         if reason is not Reason.NONE:
-            self._declined += 1
-            self._actions.append(Decline(number, reason))
+            self.decline(number, reason)
             return
         self.holdings[request.infohash].guests[node].taken_bytes += size
         slack = FOREVER if request.slack_ms == NO_DEADLINE_MS else request.slack_ms / 1000
@@ -288,8 +257,12 @@ class Seeding:
         self._set_sharing(False, now)
         for number in [n for n, waiting in self._requests.items() if not waiting.serving]:
             del self._requests[number]
-            self._declined += 1
-            self._actions.append(Decline(number, Reason.NOT_SHARING))
+            self.decline(number, Reason.NOT_SHARING)
+
+    def decline(self, number: int, reason: Reason) -> None:
+        """A request is answered with a reason."""
+        self._declined += 1
+        self._actions.append(Decline(number, reason))
 
     def resume_sharing(self, now: float) -> None:
         """Uploads are welcome again, and the tracker hears of it."""
@@ -309,6 +282,10 @@ class Seeding:
         for holding in self.holdings.values():
             holding.started = False
             holding.announce_at = now
+
+    def heed(self, tracker: NodeId, issuers: frozenset[NodeId]) -> None:
+        """Whom to announce to, and whose tickets count from now on."""
+        self.tracker, self.fellows = tracker, issuers
 
     def tracker_lost(self) -> None:
         """Nothing to announce to."""

@@ -9,6 +9,7 @@ Edges and peers check them without asking anybody. Layout, big-endian:
 from __future__ import annotations
 
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -45,8 +46,12 @@ def issue(key: Ed25519PrivateKey, ticket: Ticket) -> bytes:
     return body + signing.sign(key, _DOMAIN, body)
 
 
-def check(raw: bytes, *, tracker: NodeId, viewer: NodeId, infohash: InfoHash, now: float) -> Ticket:
-    """The ticket, if `tracker` signed it for exactly this viewer and swarm and it still runs.
+def check(
+    raw: bytes, *, tracker: NodeId, viewer: NodeId, infohash: InfoHash, now: float,
+    fellows: Container[bytes] = (),
+) -> Ticket:  # fmt: skip
+    """The ticket, if `tracker` or one of its `fellows` signed it for exactly this viewer and swarm
+    and it still runs.
 
     Raises Refused with TICKET_INVALID or TICKET_EXPIRED.
     """
@@ -54,7 +59,8 @@ def check(raw: bytes, *, tracker: NodeId, viewer: NodeId, infohash: InfoHash, no
         raise Refused(Reason.TICKET_INVALID, "not a ticket")
     body, signature = raw[: _BODY.size], raw[_BODY.size :]
     _, for_viewer, for_swarm, expires_at, quota, public = _BODY.unpack(body)
-    if sha256(public).digest() != tracker:
+    issuer = sha256(public).digest()
+    if issuer != tracker and issuer not in fellows:
         raise Refused(Reason.TICKET_INVALID, "from a foreign tracker")
     if not signing.verify(public, _DOMAIN, body, signature):
         raise Refused(Reason.TICKET_INVALID, "the signature does not fit")

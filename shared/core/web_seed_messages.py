@@ -14,7 +14,7 @@ from shared.core.ids import Kind
 class WebSeed:
     """The edge serves renditions that are for everybody over HTTP, at the address it is seen at."""
 
-    code: ClassVar[int] = 24
+    code: ClassVar[int] = 31
     said_by: ClassVar[frozenset[Kind]] = EDGE
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
@@ -25,7 +25,7 @@ class WebSeed:
 class AskOpen:
     """Asks whether a rendition is for everybody; answered by IsOpen or a Refusal."""
 
-    code: ClassVar[int] = 25
+    code: ClassVar[int] = 32
     said_by: ClassVar[frozenset[Kind]] = EDGE
     heard_by: ClassVar[frozenset[Kind]] = TRACKER
 
@@ -37,7 +37,7 @@ class AskOpen:
 class IsOpen:
     """The rendition is for everybody; ask again when the time is over."""
 
-    code: ClassVar[int] = 26
+    code: ClassVar[int] = 33
     said_by: ClassVar[frozenset[Kind]] = TRACKER
     heard_by: ClassVar[frozenset[Kind]] = EDGE
 

@@ -182,6 +182,11 @@ class QuicEngine(BatchReceiver, PathSearch, KeyCare, ConsumedWindows, QuickHands
         """Close with a reason of ours; the peer hears both."""
         super().close(int(reason), None, detail)
 
+    def note_alive(self, now: float) -> None:
+        """The peer was heard by another way: it is idle from now on only."""
+        if self._close_event is None and not self._close_pending:
+            self._close_at = now + self._idle_timeout()
+
     def take_apart(self) -> None:
         """It is over: let go of what refers back here, so that its memory is free at once.
 

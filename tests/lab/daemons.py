@@ -57,11 +57,11 @@ class Daemons:
             for index, piece in enumerate(pieces):
                 store.put(film.infohash, index, piece)
 
-    def catalogue(self, *films: Manifest) -> None:
-        """Puts films into the catalogue of the tracker, which has not started yet."""
+    def catalogue(self, *films: Manifest, tracker: str = "tracker") -> None:
+        """Puts films into the catalogue of a tracker, which has not started yet."""
 
         async def store_title() -> None:
-            folder = self.folder / "tracker"
+            folder = self.folder / tracker
             folder.mkdir(exist_ok=True)
             async with open_store(folder / "tracker.db") as store:
                 for film in films:

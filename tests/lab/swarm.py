@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from shared.core.manifest import Manifest
-from shared.core.windows import bytes_at
 from tests.lab.daemons import ROOT, Daemons, environment, first_line, make_film
 from tests.lab.lab import Lab, open_lab
 from tests.lab.line import LabError, Line, mbit
-from tests.lab.samples import Sample, between, in_ip_bytes, total_bytes, worst_window
+from tests.lab.samples import Sample, between, bytes_at, in_ip_bytes, total_bytes, worst_window
 
 DELAY_SECONDS = 0.0075  # of a line, each way: 30 ms for a round trip between two of them
 SAMPLE_SECONDS = 0.02

@@ -16,10 +16,10 @@ import numpy as np
 
 from shared.core import spare
 from shared.core.ids import InfoHash, Kind, NodeId
-from shared.core.messages import Why
+from shared.core.messages import Source, Why
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
-from tracker.core.candidates import ID, WHYS, Candidates, PeerSeen, Ranked, Table, Vector
+from tracker.core.candidates import WHYS, Candidates, PeerSeen, Ranked, Table, Vector
 from tracker.core.edge_choice import EDGES_WANTED, EdgeSeen, EdgeSet
 from tracker.core.edges import EdgeState
 
@@ -47,6 +47,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     origin: NodeId | None = None  # the edge that made the title, from which others can fetch it
     number: int = 0  # of the redirect, for the log
     count: int = PEERS_WANTED
+    elsewhere: bool = False  # an edge of another region holds it, from which ours can fetch it
 
     @property
     def wanted(self) -> float:
@@ -81,7 +82,9 @@ class Sources:
 
     named: Vector
     edges: Vector
-    ids: Table  # of ID
+    peers: Table  # their rows in the table of nodes, 0 for none; they mean something only now
+    states: list[EdgeState]  # of all the edges, one row's after the other's
+    states_at: tuple[Vector, Vector]  # where in the tables they stand
     spare: Table
     why: Table  # places in Why
     regions: Table  # numbers of Swarms.region_names
@@ -103,10 +106,8 @@ class Wave:
         """Everything that is to be told, for whoever writes many answers at once."""
         found, order = self.found, self.ranked.order
         count, peers_named = order.shape
-        most = peers_named + EDGES_WANTED
         at = found.flat(order)
-        ids, numbers = np.empty((count, most), ID), np.empty((3, count, most), np.uint16)
-        ids[:, :peers_named] = found.ids.take(at)
+        numbers = np.zeros((3, count, peers_named + EDGES_WANTED), np.uint16)
         for table, column in zip(numbers, (found.spare, found.why, found.regions), strict=True):
             table[:, :peers_named] = column.take(at)
         edges = np.array([len(picked) for _, _, picked in self.edges])
@@ -114,11 +115,12 @@ class Wave:
         nth = np.arange(len(rows)) - (np.cumsum(edges) - edges).repeat(edges)
         columns = self.ranked.named.repeat(edges) + nth
         chosen = [(view, n, why) for view, _, picked in self.edges for n, why in picked]
-        ids[rows, columns] = np.frombuffer(b"".join([view.states[n].node for view, n, _ in chosen]), ID)
         numbers[0, rows, columns] = spare.HIGHEST
         numbers[1, rows, columns] = [WHY_NUMBERS[why] for _, _, why in chosen]
         numbers[2, rows, columns] = [view.regions[n] for view, n, _ in chosen]
-        return Sources(self.ranked.named, edges, ids, *numbers)
+        peers_at = found.rows.take(at) * (np.arange(peers_named) < self.ranked.named[:, None])
+        states = [view.states[n] for view, n, _ in chosen]
+        return Sources(self.ranked.named, edges, peers_at, states, (rows, columns), *numbers)
 
     def fetcher(self, row: int) -> NodeId | None:
         """The edge that was chosen and has yet to fetch the title."""
@@ -144,6 +146,7 @@ class Answer:
 
     wave: Wave
     row: int
+    abroad: tuple[Source, ...] = ()  # edges of other regions, named by the central tier
 
     @property
     def question(self) -> Question:
@@ -186,6 +189,7 @@ class Answer:
             dice=dice,
             connections=self.connections,
             chosen=[(choice.node.hex(), choice.why) for choice in self.choices],
+            abroad=[(source.node.hex(), source.region) for source in self.abroad],
         )
 
 
@@ -230,6 +234,7 @@ class Trace(msgspec.Struct, frozen=True):
     dice: tuple[float, float]
     connections: int
     chosen: list[tuple[str, Why]]
+    abroad: list[tuple[str, str]] = []  # edges that the central tier named, and their regions
 
 
 def replay(trace: Trace) -> tuple[list[tuple[str, Why]], int]:

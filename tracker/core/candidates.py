@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import repeat
 from typing import Any
 
@@ -26,9 +26,10 @@ from tracker.core.swarm import KIND_ORDER, Swarm, Swarms
 FEWEST_CONNECTIONS, MOST_CONNECTIONS = 3, 8
 BITRATE_HEADROOM = 1.5  # connections must carry the film and catch up after a hiccup
 FULL_PART = 0.75  # of its class left: one weaker than a connection is worth naming until it is promised
+LEAST_BEYOND, MOST_BEYOND = 2, 8  # viewers sent at once to somebody who is full, where others are too few;
+BEYOND_PART = 1 / 16  # between these, that part of all who ask: only a large crowd need save waves by it
 WHYS = (Why.NEAR_PC, Why.NEAR_STB, Why.FAR_PC, Why.FAR_STB)  # best first
 RATES = np.array([spare.rate_of(level) for level in range(spare.HIGHEST + 1)])
-FULL_RATES = FULL_PART * RATES
 ID = np.dtype((np.void, NODE_ID_BYTES))
 
 # Sorting keys, from the right: place, what is left, reason, lacks, full, unfit.
@@ -63,19 +64,20 @@ class Candidates:
     ids: Table
     regions: Table
     spare: Table
+    rates: Table  # what the class of spare upload stands for
     promised_rate: Table  # by our recent redirects
+    left_rate: Table  # what each can still give
     holds: Table  # the stretch that is wanted, as far as we know
     why: Table  # places in WHYS
 
-    def left_rate(self) -> Table:
-        """What each can still give."""
-        left: Table = RATES.take(self.spare) - self.promised_rate
-        return left
-
-    def full(self, left: Table, each: Vector) -> Table:
+    def full(self, each: Vector) -> Table:
         """Who would find a connection of `each` bytes per second too much after those sent before."""
-        full: Table = left < np.minimum(each[:, None], FULL_RATES.take(self.spare))
+        full: Table = self.left_rate < np.minimum(each[:, None], FULL_PART * self.rates)
         return full
+
+    def part(self, rows: Vector) -> Candidates:
+        """Some questions' rows."""
+        return Candidates(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def flat(self, places: Table) -> Table:
         """Places in rows as places in all of a table."""
@@ -91,6 +93,10 @@ class Ranked:
     named: Vector
     connections: Vector
     each: Vector  # bytes per second of a connection
+
+    def part(self, rows: Vector) -> Ranked:
+        """Some questions' rows."""
+        return Ranked(self.order[rows], self.named[rows], self.connections[rows], self.each[rows])
 
 
 class PeerSeen(msgspec.Struct, frozen=True):
@@ -120,18 +126,48 @@ def rank(found: Candidates, wanted: Vector, counts: Vector) -> Ranked:
     may not, then near PCs, near boxes, far PCs, far boxes; among equals who has most left, to the
     byte, then who was drawn first. `wanted`: bytes per second that the viewer needs.
     """
-    fits, left = _count(found.fit), found.left_rate()
+    fits = _count(found.fit)
     connections = _connections(found, fits, wanted)
     each = wanted / connections
-    full = found.full(left, each)
+    full = found.full(each)
     # One number says it all, so that it can be sorted without looking elsewhere.
-    keys = full * _FULL - found.holds * _HOLDS + found.why * _WHY + np.arange(left.shape[1])
-    keys -= np.maximum(left, -_MOST_LEFT).astype(np.int64) << _PLACE_BITS
+    keys = full * _FULL - found.holds * _HOLDS + found.why * _WHY + np.arange(full.shape[1])
+    keys -= np.maximum(found.left_rate, -_MOST_LEFT).astype(np.int64) << _PLACE_BITS
     keys -= found.fit * _FIT
     keys.sort(axis=1)
     named = np.minimum(np.minimum(counts, np.maximum(_count(found.fit > full), connections)), fits)
     most = max(named.tolist())
     return Ranked(keys[:, :most] & (1 << _PLACE_BITS) - 1, named, connections, each)
+
+
+def used(found: Candidates, ranked: Ranked) -> tuple[Vector, Vector]:
+    """Those that viewers use at once, one question after the other, as places in all of a table; and
+    how many each uses."""
+    count = np.minimum(ranked.named, ranked.connections)
+    is_used = np.arange(ranked.order.shape[1]) < count[:, None]
+    return found.flat(ranked.order)[is_used], count
+
+
+def settled(found: Candidates, ranked: Ranked) -> Vector:
+    """Which questions may stand: those that use nobody whom the questions before them have filled, or
+    who was full already and is used by some of these. The first always may."""
+    at, count = used(found, ranked)
+    rows, each = found.rows.take(at), ranked.each.repeat(count)
+    least = np.minimum(each, FULL_PART * found.rates.take(at))
+    order = rows.argsort(kind="stable")
+    sums = each[order].cumsum()
+    is_first = np.ones(len(rows), dtype=bool)
+    is_first[1:] = np.diff(rows[order]) != 0
+    firsts = is_first.nonzero()[0]
+    lengths = np.diff(firsts, append=len(rows))
+    earlier = np.empty(len(rows))
+    earlier[order] = sums - each[order] - (sums[firsts] - each[order][firsts]).repeat(lengths)
+    left = found.left_rate.take(at)
+    beyond = max(LEAST_BEYOND, min(MOST_BEYOND, int(BEYOND_PART * len(count))))
+    is_filled = np.where(left >= least, left - earlier < least, earlier >= beyond * each)
+    lost = np.bincount(np.arange(len(count)).repeat(count), weights=is_filled, minlength=len(count))
+    fine: Vector = lost == 0
+    return fine
 
 
 def _count(flags: Table) -> Vector:
@@ -142,7 +178,7 @@ def _count(flags: Table) -> Vector:
 
 def _connections(found: Candidates, fits: Vector, wanted: Vector) -> Vector:
     """How many sources to use at once: more where they are weak."""
-    together = np.add.reduce(RATES.take(found.spare) * found.fit, axis=1)
+    together = np.add.reduce(found.rates * found.fit, axis=1)
     many = np.ceil(BITRATE_HEADROOM * wanted * fits / np.maximum(1.0, together))
     within: Vector = np.maximum(FEWEST_CONNECTIONS, np.minimum(MOST_CONNECTIONS, many)).astype(np.int64)
     return within
@@ -155,7 +191,7 @@ def gather(swarms: Swarms, asked: Asked, rng: Dice, tick: int) -> Candidates:
     draws = list(map(Swarm.windows, asked.swarms, asked.regions, sizes, repeat(rng)))
     drawn = list(map(_draw, draws, sizes))
     found = _seen(swarms, asked, drawn, tick)
-    full = found.full(found.left_rate(), asked.wanted / MOST_CONNECTIONS)
+    full = found.full(asked.wanted / MOST_CONNECTIONS)
     able = _count((found.fit & found.holds) > full)
     short = (able < 2 * asked.counts).nonzero()[0].tolist()
     more = [n for n in short if len(drawn[n][0]) >= sizes[n]]
@@ -188,13 +224,17 @@ def _seen(swarms: Swarms, asked: Asked, drawn: Sequence[tuple[array[int], int]],
     kinds = seen(nodes.kind).take(rows)
     is_box = kinds == KIND_ORDER[1]
     fit = (is_box | (kinds == KIND_ORDER[0])) & (rows != asked.viewers[:, None])
+    level = seen(records.spare).take(places)
+    rates, promised = RATES.take(level), nodes.reserved_of(rows, tick)
     return Candidates(
         fit=fit,
         rows=rows,
         ids=np.frombuffer(nodes.ids, ID).take(rows),
         regions=seen(nodes.region).take(rows),
-        spare=seen(records.spare).take(places),
-        promised_rate=nodes.reserved_of(rows, tick),
+        spare=level,
+        rates=rates,
+        promised_rate=promised,
+        left_rate=rates - promised,
         holds=_holds(swarms, places, asked.stretches) if asked.stretches.any() else fit,
         why=2 * far + is_box,
     )
@@ -235,13 +275,17 @@ def in_words(found: Candidates, place: int, names: Sequence[str]) -> list[PeerSe
 def from_words(peers: Sequence[PeerSeen]) -> Candidates:
     """The candidates of a log, to be ranked again."""
     shape = (1, len(peers))
+    level = np.array([[peer.spare for peer in peers]], dtype=np.uint8)
+    promised = np.array([[peer.promised_rate for peer in peers]], dtype=float)
     return Candidates(
         fit=np.ones(shape, dtype=bool),
         rows=np.zeros(shape, dtype=np.intp),
         ids=np.zeros(shape, dtype=ID),
         regions=np.zeros(shape, dtype=np.uint16),
-        spare=np.array([[peer.spare for peer in peers]], dtype=np.uint8),
-        promised_rate=np.array([[peer.promised_rate for peer in peers]], dtype=float),
+        spare=level,
+        rates=RATES.take(level),
+        promised_rate=promised,
+        left_rate=RATES.take(level) - promised,
         holds=np.array([[peer.holds for peer in peers]], dtype=bool),
         why=np.array([[WHYS.index(peer.why) for peer in peers]], dtype=int),
     )

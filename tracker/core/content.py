@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from shared.core import spare
+from shared.core.dice import Dice
 from shared.core.ids import InfoHash, Kind, NodeId
 from shared.core.messages import Evict, Place, Source, Why
+from tracker.core.abroad import Abroad
 from tracker.core.answers import Answer
 from tracker.core.edges import Edges
 from tracker.core.heat import SURGE_SECONDS, Heat, Planned
@@ -23,15 +25,16 @@ class Content:
         self._edges = edges
         self._titles = titles
         self._swarms = swarms
+        self.abroad = Abroad()
         self.heat = Heat()
         self._surge = Heat(SURGE_SECONDS)
         self.placement = Placement(self.heat, edges, titles.length_of, self.holders_of)
         self.plans = Plans(self.heat, edges, titles)
 
-    def asked(self, infohash: InfoHash, now: float) -> None:
-        """A viewer was sent to this rendition."""
-        self.heat.add(infohash, now)
-        self._surge.add(infohash, now)
+    def asked(self, infohash: InfoHash, now: float, count: int = 1) -> None:
+        """So many viewers were sent to this rendition."""
+        self.heat.add(infohash, now, count)
+        self._surge.add(infohash, now, count)
 
     def share(self, infohash: InfoHash, now: float) -> float:
         """The part of demand that is for this rendition, 0 to 1: lately or of the last minute."""
@@ -64,6 +67,13 @@ class Content:
             return frozenset({entry.signer})
         return holders
 
+    def widen(self, answer: Answer, rng: Dice) -> Answer:
+        """The answer with edges of other regions, where they are needed: the secondary redirect."""
+        infohash = answer.question.infohash
+        if not self.abroad.sources(infohash):
+            return answer  # as for most: the rest costs more than that
+        return self.abroad.widen(answer, self.whole_on(infohash), rng)
+
     def fetched_by(self, answer: Answer, infohash: InfoHash, now: float) -> list[Order | Hint]:
         """The order to the edge that was chosen for a title which it does not hold."""
         if answer.fetcher is None:
@@ -77,12 +87,17 @@ class Content:
             return Evict(decision.infohash)
         entry = self._titles.title_of(decision.infohash)
         holders = sorted(self.holders_of(decision.infohash) - {decision.edge})
-        if entry is None or not holders:
+        abroad = self.abroad.sources(decision.infohash)
+        if entry is None or not (holders or abroad):
             return None
-        sources = [
-            Source(edge.node, str(edge.at), Kind.EDGE, edge.region, spare.HIGHEST, Why.EDGE_FIRST)
-            for edge in sorted((self._edges.states[node] for node in holders), key=lambda edge: edge.use)
-        ]
+        sources = (
+            list(abroad)
+            if not holders
+            else [
+                Source(edge.node, str(edge.at), Kind.EDGE, edge.region, spare.HIGHEST, Why.EDGE_FIRST)
+                for edge in sorted((self._edges.states[node] for node in holders), key=lambda edge: edge.use)
+            ]
+        )
         length = self._titles.length_of(decision.infohash)
         return Place(
             decision.number, decision.infohash, entry.signer, length, int(decision.before), ticket,

@@ -18,6 +18,7 @@ MEANINGS = {
     Why.EDGE_FIRST: "the first edge for this title that can",
     Why.EDGE_LIGHTER: "the less loaded of two edges drawn from the title's set",
     Why.EDGE_SPARE: "takes over when the first is busy or gone",
+    Why.CENTRAL_EDGE: "an edge of another region that has the title",
 }
 
 
@@ -29,6 +30,7 @@ def explain(trace: Trace) -> Iterator[str]:
     yield f"wants {_rate(trace.wanted_rate)} of {trace.infohash}{stretch}"
     yield from _peer_lines(trace)
     yield from _edge_lines(trace)
+    yield from _abroad_lines(trace)
     chosen, connections = replay(trace)
     if (chosen, connections) == (list(trace.chosen), trace.connections):
         yield "decided again on the same grounds: the same answer"
@@ -72,6 +74,13 @@ def _edge_lines(trace: Trace) -> Iterator[str]:
             yield f"{place:>3}. {_short(edge.node)} {MEANINGS[why]}, {use}{fetch}"
         else:
             yield f"  - {_short(edge.node)} {use}: passed over, {_edge_reason(trace, edge)}"
+
+
+def _abroad_lines(trace: Trace) -> Iterator[str]:
+    if trace.abroad:
+        yield "no edge named above has the title, so the central tier was asked (secondary redirect)"
+    for place, (node, region) in enumerate(trace.abroad, len(trace.chosen) + 1):
+        yield f"{place:>3}. {_short(node)} {MEANINGS[Why.CENTRAL_EDGE]}, {region or 'no region'}"
 
 
 def _edge_reason(trace: Trace, edge: EdgeSeen) -> str:

@@ -12,6 +12,7 @@ A query is bytes, not text: an info_hash is any 20 bytes, percent-encoded. What 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import unquote_to_bytes
 
@@ -25,8 +26,8 @@ from tracker.core.torrents import (
     WANTED,
     Companions,
     TorrentAnnounce,
+    TorrentCounts,
     TorrentEvent,
-    Torrents,
 )
 
 MAX_QUERY_BYTES = 4096
@@ -100,17 +101,16 @@ def companions(answer: Companions) -> bytes:
     )
 
 
-def scraped(torrents: Torrents, asked: list[bytes]) -> bytes:
+def scraped(found: Mapping[bytes, TorrentCounts]) -> bytes:
     """The body of the answer to a scrape; torrents that are not announced here are left out."""
-    files: dict[bytes, Encodable] = {}
-    for torrent in asked:
-        if torrent in torrents.numbers:
-            counts = torrents.counts(torrent)
-            files[torrent] = {
-                b"complete": counts.seeders,
-                b"downloaded": counts.completed,
-                b"incomplete": counts.leechers,
-            }
+    files: dict[bytes, Encodable] = {
+        torrent: {
+            b"complete": counts.seeders,
+            b"downloaded": counts.completed,
+            b"incomplete": counts.leechers,
+        }
+        for torrent, counts in found.items()
+    }
     return bencode.dumps({b"files": files})
 
 

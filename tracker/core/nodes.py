@@ -24,6 +24,8 @@ class Node:
     stated_region: str = ""  # what it says itself; the tracker believes its own table first
     web_seed_port: int = 0  # of an edge that serves stock clients
     regions: object = None  # the table that `region` was looked up in
+    seal: int | None = None  # its place among the seals
+    card: bytes | None = None  # of an edge in sealed answers, once it was wanted
 
 
 def of_hello(node: NodeId, at: HostPort, hello: Hello, now: float) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.core.ids import InfoHash, NodeId
 from shared.core.messages import Announce, Event
@@ -20,6 +20,7 @@ class Change:
     reason: str = ""
     ordered_at: float = 0.0  # 0: nobody ordered it, as far as this change tells
     before_at: float = 0.0
+    has_moved: bool = False  # it stood otherwise in between, since the database was told
 
 
 class PlacementRecord:
@@ -29,7 +30,10 @@ class PlacementRecord:
         self._changes: dict[tuple[NodeId, InfoHash], Change] = {}
 
     def note(self, edge: NodeId, infohash: InfoHash, change: Change) -> None:
-        """Takes one change."""
+        """Takes one change; one that is told without an order belongs to the order that is known."""
+        before = self._changes.get((edge, infohash))
+        if before is not None:
+            change = _after(before, change)
         if len(self._changes) < MOST_WAITING or (edge, infohash) in self._changes:
             self._changes[edge, infohash] = change
 
@@ -47,4 +51,18 @@ class PlacementRecord:
 
     def give_back(self, changes: dict[tuple[NodeId, InfoHash], Change]) -> None:
         """The database did not take them; what is newer stands."""
-        self._changes = changes | self._changes
+        newer, self._changes = self._changes, changes
+        for (edge, infohash), change in newer.items():
+            self.note(edge, infohash, change)
+
+
+def _after(before: Change, change: Change) -> Change:
+    stays = before.stage == change.stage
+    known = change if change.ordered_at else before
+    return replace(
+        change,
+        at=before.at if stays else change.at,
+        ordered_at=known.ordered_at,
+        before_at=known.before_at,
+        has_moved=before.has_moved or not stays,
+    )

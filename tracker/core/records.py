@@ -1,7 +1,7 @@
 """What is remembered of nodes and of their part in swarms: two tables, no object per peer.
 
 A node that is in no swarm has no row, so strangers leave no trace. Bytes per record, a node in
-one swarm being the dearest case: 51 for the node, 45 for its part, 4 for both indexes' heads and
+one swarm being the dearest case: 52 for the node, 45 for its part, 4 for both indexes' heads and
 4 for its place in a bucket.
 """
 
@@ -36,9 +36,10 @@ class Nodes(Rows):
         self.region = array("H")
         self.first = array("I")  # of its records
         self.records = array("I")  # how many
+        self.card = array("B")  # whether it has one (`packing.py`); 0 for whoever takes the row
         self._reserved_rate = array("f")
         self._reserved_tick = array("I")
-        columns: list[array[Any]] = [self.kind, self.region, self.first, self.records]
+        columns: list[array[Any]] = [self.kind, self.region, self.first, self.records, self.card]
         columns += [self._reserved_rate, self._reserved_tick]
         super().__init__([self.ids, *columns], [NODE_ID_BYTES] + [1] * len(columns))
         self.index = Index(self, lambda row: hash(self.id(row)))
@@ -59,7 +60,7 @@ class Nodes(Rows):
         row = self.take()
         self.ids[row * NODE_ID_BYTES : (row + 1) * NODE_ID_BYTES] = node
         self.kind[row], self.region[row] = KIND_NUMBERS[kind], region
-        self.first[row], self.records[row] = NONE, 0
+        self.first[row], self.records[row], self.card[row] = NONE, 0, 0
         self._reserved_rate[row] = 0.0
         self.index.add(row, hash(node))
         return row

@@ -7,9 +7,9 @@ twice as many as are wanted; kept are those with most left after what we promise
 are enough. Then always two edges (`tracker/core/edge_choice.py`). Phones get edges only, and nobody
 is sent to a phone. Cost depends on how many are wanted, never on the size of the swarm.
 
-Questions that came together are answered together, which costs a tenth. They do not see what the
-others of their *wave* were promised, so of one swarm a wave takes a few questions only: at most as
-many as leave, on average, one in two of its viewers without a new promise.
+Questions that came together are answered together, which costs an eighth. Those whose choice the
+others before them would have filled are answered again after these, with what is promised by then:
+each round is a *wave*. So nobody is promised more than one after the other would have promised.
 
 What was weighed is kept with the answer; `rank` and `pick` decide from that alone, so that every
 answer can be replayed and argued about.
@@ -17,7 +17,7 @@ answer can be replayed and argued about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +26,16 @@ from shared.core.dice import Dice
 from shared.core.ids import InfoHash, Kind, NodeId
 from tracker.core import candidates as peers
 from tracker.core import edge_choice
-from tracker.core.answers import Answer, Answers, EdgeView, Question, Wave
-from tracker.core.candidates import MOST_CONNECTIONS, Asked, Candidates, Ranked
+from tracker.core.answers import Answer, Answers, EdgeView, Question, Viewer, Wave
+from tracker.core.candidates import Asked, Candidates, Ranked
 from tracker.core.edge_choice import FAIR_SHARE, EdgeSeen, EdgeSet
 from tracker.core.edges import Edges, EdgeState
 from tracker.core.swarm import Swarm, Swarms
 
+__all__ = ["Answer", "Field", "Question", "Viewer", "choose", "choose_many"]  # all that askers need
+
 MOST_EDGES_LOOKED_AT = 64
-VIEWERS_PER_QUESTION = 2 * MOST_CONNECTIONS  # of a swarm, in one wave
-FEWEST_IN_A_WAVE = 4
+STALE_SHARE = 0.1  # of an edge's capacity: promised so much, edges are looked at anew
 _NO_SWARM = Swarm()
 
 
@@ -53,50 +54,46 @@ def choose(field: Field, question: Question, rng: Dice, now: float) -> Answer:
 
 def choose_many(field: Field, questions: Sequence[Question], rng: Dice, now: float) -> Answers:
     """`choose` for all that came with one wake-up: an answer each, in the order of the questions."""
-    waves = []
-    for places in _waves(field.swarms, questions):
-        waves.append((places, _choose_at_once(field, [questions[n] for n in places], rng, now)))
+    swarms, tick = field.swarms, field.swarms.tick(now)
+    waves: list[tuple[list[int], Wave]] = []
+    left = list(range(len(questions)))
+    while left:
+        asked = [questions[n] for n in left]
+        found, ranked, rows = _choose_peers(swarms, asked, rng, tick)
+        settled = set(rows)
+        some = asked if len(rows) == len(left) else [asked[row] for row in rows]
+        wave = Wave(now, some, found, ranked, swarms.region_names, [])
+        _choose_edges(field, wave, rng)
+        waves.append(([left[row] for row in rows], wave))
+        left = [n for row, n in enumerate(left) if row not in settled]
     return Answers(len(questions), waves)
 
 
-def _waves(swarms: Swarms, questions: Sequence[Question]) -> Iterator[list[int]]:
-    """The questions' places in parts, each small enough for the swarms that it asks of."""
-    left = list(range(len(questions)))
-    while left:
-        room: dict[InfoHash, int] = {}
-        taken: list[int] = []
-        later: list[int] = []
-        for place in left:
-            infohash = questions[place].infohash
-            free = room.get(infohash)
-            if free is None:
-                swarm = swarms.swarms.get(infohash)
-                free = max(FEWEST_IN_A_WAVE, swarm.viewers // VIEWERS_PER_QUESTION if swarm else 0)
-            (taken if free else later).append(place)
-            room[infohash] = max(0, free - 1)
-        yield taken
-        left = later
-
-
-def _choose_at_once(field: Field, questions: list[Question], rng: Dice, now: float) -> Wave:
-    swarms, tick = field.swarms, field.swarms.tick(now)
+def _choose_peers(
+    swarms: Swarms, questions: list[Question], rng: Dice, tick: int
+) -> tuple[Candidates, Ranked, list[int]]:
+    """Peers for as many of the questions as do not fill each other's; tables of these, and which they are."""
     asked = _asked(swarms, questions)
     found = peers.gather(swarms, asked, rng, tick)
     ranked = peers.rank(found, asked.wanted, asked.counts)
+    rows = list(range(len(questions)))
+    if len(questions) > 1:
+        settled = peers.settled(found, ranked)
+        if not settled.all():
+            found, ranked = found.part(settled), ranked.part(settled)
+            rows = settled.nonzero()[0].tolist()
     _reserve(swarms, found, ranked, tick)
-    wave = Wave(now, questions, found, ranked, swarms.region_names, [])
-    _choose_edges(field, wave, rng)
-    return wave
+    return found, ranked, rows
 
 
 def _choose_edges(field: Field, wave: Wave, rng: Dice) -> None:
-    views: dict[tuple[InfoHash, str, float, NodeId | None], EdgeView] = {}
+    views: dict[tuple[InfoHash, str, float, bool, NodeId | None], EdgeView] = {}
     promised: dict[NodeId, float] = {}
     roll = rng.random
     for question in wave.questions:
         viewer = question.viewer
         itself = viewer.node if viewer.kind is Kind.EDGE else None
-        key = (question.infohash, viewer.region, question.share, itself)
+        key = (question.infohash, viewer.region, question.share, question.elsewhere, itself)
         view = views.get(key)
         if view is None:
             view = views[key] = _view(field, question, wave.at)
@@ -104,10 +101,18 @@ def _choose_edges(field: Field, wave: Wave, rng: Dice) -> None:
         picked = view.set.pick(dice)
         wave.edges.append((view, dice, picked))
         if picked:
-            first = view.states[picked[0][0]].node
-            promised[first] = promised.get(first, 0.0) + question.wanted
+            first = view.states[picked[0][0]]
+            rate = promised[first.node] = promised.get(first.node, 0.0) + question.wanted
+            if rate > STALE_SHARE * first.capacity_rate:
+                _promise(field.edges, promised)
+                views.clear()
+    _promise(field.edges, promised)
+
+
+def _promise(edges: Edges, promised: dict[NodeId, float]) -> None:
     for node, rate in promised.items():
-        field.edges.promise(field.edges.states[node], rate)
+        edges.promise(edges.states[node], rate)
+    promised.clear()
 
 
 def _asked(swarms: Swarms, questions: list[Question]) -> Asked:
@@ -128,9 +133,7 @@ def _asked(swarms: Swarms, questions: list[Question]) -> Asked:
 
 def _reserve(swarms: Swarms, found: Candidates, ranked: Ranked, tick: int) -> None:
     """Notes what each viewer may take of those it will use at once."""
-    used = np.minimum(ranked.named, ranked.connections)
-    is_used = np.arange(ranked.order.shape[1]) < used[:, None]
-    at = found.flat(ranked.order)[is_used]
+    at, used = peers.used(found, ranked)
     rows, before = found.rows.take(at), found.promised_rate.take(at)
     swarms.nodes.reserve(rows, before, ranked.each.repeat(used), tick)
 
@@ -143,7 +146,7 @@ def _view(field: Field, question: Question, now: float) -> EdgeView:
     fair_use = FAIR_SHARE * edges.mean_use(region, now)
     holding = {node for node in swarm.edges if field.swarms.holds(swarm, node)}
     is_held = any(node in edges.states for node in holding)
-    somewhere = is_held or question.origin in edges.states
+    somewhere = is_held or question.elsewhere or question.origin in edges.states
     seen: list[EdgeSeen] = []
     states: list[EdgeState] = []
     fair = 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from shared.core.errors import Reason, Refused
 from shared.core.ids import InfoHash, NodeId, TitleId
-from shared.core.messages import Entry, Register, Rendition
+from shared.core.messages import Browse, Catalogue, Describe, Entry, Register, Rendition
 from shared.core.shape import MIN_PIECE_BYTES
+
+PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
 
 
 class Titles:
@@ -62,6 +64,25 @@ class Titles:
             self._of_swarm.pop(rendition.infohash, None)
         self.entries[entry.title_id] = entry
         self._link(entry)
+
+    def drop(self, title_id: TitleId) -> None:
+        """A title is not known here any more."""
+        entry = self.entries.pop(title_id, None)
+        for rendition in entry.renditions if entry else ():
+            self._of_swarm.pop(rendition.infohash, None)
+
+    def browse(self, message: Browse) -> Catalogue:
+        """A page of the catalogue, the newest first."""
+        newest = list(self.entries.values())[::-1]
+        page = tuple(newest[message.skip : message.skip + PAGE_ENTRIES])
+        return Catalogue(message.request, len(newest), page)
+
+    def describe(self, message: Describe) -> Catalogue:
+        """One title. Raises Refused if it is unknown."""
+        entry = self.entries.get(message.title_id)
+        if entry is None:
+            raise Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
+        return Catalogue(message.request, 1, (entry,))
 
     def _link(self, entry: Entry) -> None:
         for rendition in entry.renditions:

@@ -4,14 +4,14 @@ What a client is told of its companions is a window of neighbours in its torrent
 start. Each torrent has a block of an arena in which its peers stand as they go over the wire, so a
 window is one copy. A full block moves to one twice as large; a peer that leaves is replaced by the
 last one. Everything is O(1) a peer. A `key` is a torrent's 20 bytes and a peer's: so one look-up
-finds both, and who is found need not be looked up by torrent.
+finds both, and who is found need not be looked up by torrent. Look-ups go to one of many small
+dicts (`part_of`): a dict that grows moves everything it holds, and moving 700,000 keys takes 30 ms.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ MAX_PEERS_OF_ADDRESS = 64  # of one address in all torrents: more is a flood, no
 SWEPT_AT_ONCE = 65536  # records looked at per call of `expire`
 DROPPED_AT_ONCE = 2000
 WIDEST_WINDOW = 64  # rows
+HASH_SHIFT = 40  # a dict places keys by the low bits of their hash, so its part goes by others
+PARTS = 64  # of a million keys none moves more than 11,000 at a time: half a millisecond
 
 Rows = NDArray[Any]
 
@@ -33,8 +35,8 @@ class TorrentPeers:
     def __init__(self, width: int, max_peers: int) -> None:
         self.width = width
         self._max_peers = max_peers
-        self._slots: dict[bytes, int] = {}  # key: record
-        self._of_address: dict[bytes, int] = {}
+        self._slots: list[dict[bytes, int]] = [{} for _ in range(PARTS)]  # key: record
+        self._of_address: list[dict[bytes, int]] = [{} for _ in range(PARTS)]
         self._torrent, self._place = array("I"), array("I")
         self._expires = array("I")  # 0: a free record
         self._is_seeder = array("B")
@@ -49,7 +51,7 @@ class TorrentPeers:
         self.counts, self.seeders = array("q"), array("q")
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._keys) - len(self._free)
 
     def make_room(self, torrents: int) -> None:
         """There are so many torrents, numbered from 0."""
@@ -58,7 +60,8 @@ class TorrentPeers:
 
     def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
         """The records of peers by `key`, -1 for those that are not there."""
-        return np.fromiter(map(self._slots.get, keys, repeat(-1)), np.int64, len(keys))
+        slots = self._slots
+        return np.array([slots[hash(key) >> HASH_SHIFT & PARTS - 1].get(key, -1) for key in keys], np.int64)
 
     def torrent_of(self, records: Rows) -> NDArray[np.int64]:
         """The numbers of these records' torrents."""
@@ -76,7 +79,7 @@ class TorrentPeers:
 
     def put(self, torrent: int, key: bytes, is_seeder: bool, expires: int) -> bool:
         """A peer is there, new or not; False if there are too many."""
-        record = self._slots.get(key)
+        record = part_of(self._slots, key).get(key)
         if record is None:
             record = self._add(torrent, key)
             if record is None:
@@ -88,7 +91,7 @@ class TorrentPeers:
 
     def remove(self, key: bytes) -> None:
         """A peer left."""
-        record = self._slots.pop(key, -1)
+        record = part_of(self._slots, key).pop(key, -1)
         if record < 0:
             return
         self._keys[record] = b""
@@ -149,7 +152,7 @@ class TorrentPeers:
 
     def renew_one(self, key: bytes, is_seeder: bool, expires: int) -> int:
         """The torrent's number, if the peer was there and nothing but its time changes; else -1."""
-        record = self._slots.get(key, -1)
+        record = part_of(self._slots, key).get(key, -1)
         if record < 0 or self._is_seeder[record] != is_seeder:
             return -1
         self._expires[record] = expires
@@ -171,13 +174,14 @@ class TorrentPeers:
 
     def _add(self, torrent: int, key: bytes) -> int | None:
         address = key[HASH_BYTES:-2]
-        known = self._of_address.get(address, 0)
-        if len(self._slots) >= self._max_peers or known >= MAX_PEERS_OF_ADDRESS:
+        of_address = part_of(self._of_address, address)
+        known = of_address.get(address, 0)
+        if len(self) >= self._max_peers or known >= MAX_PEERS_OF_ADDRESS:
             return None
-        self._of_address[address] = known + 1
+        of_address[address] = known + 1
         if not self._free:
             self._grow_records()
-        record = self._slots[key] = self._free.pop()
+        record = part_of(self._slots, key)[key] = self._free.pop()
         self._keys[record] = key
         if self.counts[torrent] == self.sizes[torrent]:
             self._move(torrent)
@@ -190,11 +194,12 @@ class TorrentPeers:
         return record
 
     def _leave_address(self, address: bytes) -> None:
-        left = self._of_address.get(address, 0) - 1
+        of_address = part_of(self._of_address, address)
+        left = of_address.get(address, 0) - 1
         if left > 0:
-            self._of_address[address] = left
+            of_address[address] = left
         else:
-            self._of_address.pop(address, None)
+            of_address.pop(address, None)
 
     def _grow_records(self) -> None:
         before, more = len(self._keys), max(64, len(self._keys) // 16)
@@ -233,6 +238,11 @@ class TorrentPeers:
 
     def _put_row(self, start: int, rows: bytes) -> None:
         self._arena[start * self.width : start * self.width + len(rows)] = rows
+
+
+def part_of(parts: list[dict[bytes, int]], key: bytes) -> dict[bytes, int]:
+    """The dict that a key stands in, if it is there."""
+    return parts[hash(key) >> HASH_SHIFT & PARTS - 1]
 
 
 def seen(column: array[Any]) -> Rows:

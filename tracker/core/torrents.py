@@ -7,6 +7,7 @@ at a time asks here.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -119,6 +120,10 @@ class Torrents:
     def counts(self, torrent: bytes) -> TorrentCounts:
         """How many there are. Raises Refused with UNKNOWN."""
         return self._counts(self._number(torrent))
+
+    def scrape(self, asked: Sequence[bytes]) -> dict[bytes, TorrentCounts]:
+        """The counts of those that may be announced here."""
+        return {torrent: self.counts(torrent) for torrent in asked if torrent in self.numbers}
 
     def expire(self, now: float) -> int:
         """Forgets some of the peers that fell silent; how many."""

@@ -16,12 +16,11 @@ from shared.core import tickets
 from shared.core.actions import Hangup, Send
 from shared.core.dice import Dice
 from shared.core.errors import Reason, Refused
-from shared.core.ids import HostPort, InfoHash, Kind, Mode, NodeId, TitleId
+from shared.core.ids import HostPort, InfoHash, Kind, NodeId, TitleId
 from shared.core.messages import (
     Announce,
     AskOpen,
     Browse,
-    Catalogue,
     Describe,
     Entry,
     Hello,
@@ -36,10 +35,12 @@ from shared.core.messages import (
     Report,
     Schedule,
     Source,
+    WantSeal,
     WebSeed,
 )  # fmt: skip
-from tracker.core import nodes, redirect
-from tracker.core.answers import Answer, Question, Viewer
+from tracker.core import nodes
+from tracker.core.answers import Answer
+from tracker.core.asks import Asks, Located, Wanted
 from tracker.core.content import Content
 from tracker.core.edges import Edges
 from tracker.core.groups import Groups
@@ -47,12 +48,11 @@ from tracker.core.nodes import Node, Totals
 from tracker.core.open_titles import OpenTitles
 from tracker.core.placement import Hint, Order, PlacementStatistics
 from tracker.core.regions import RegionTable
+from tracker.core.sealed import Sealed
 from tracker.core.swarm import Swarms
 from tracker.core.titles import Titles
 from tracker.core.usage import Usage
 
-PAGE_ENTRIES = 25  # of the longest entries 27 fit a message
-MAX_SWARMS_PER_NODE = 10_000  # bounds what one node can make us remember
 NOT_ADMITTED = "this edge is not in the tracker's `edges` setting"
 EXPIRE_EVERY_SECONDS = 1.0
 ANSWERS_KEPT = 256  # the latest redirects, for whoever wants to know why
@@ -123,7 +123,6 @@ class Tracker:
     ) -> None:
         self._key = key
         self._settings = settings
-        self._rng = rng
         self.nodes: dict[NodeId, Node] = {}
         self.swarms = Swarms(settings.announce_seconds)
         self.edges = Edges(settings.report_seconds)
@@ -133,11 +132,13 @@ class Tracker:
         self.open_titles = OpenTitles(self.titles, self.groups, settings.bittorrent)
         self.content = Content(self.edges, self.titles, self.swarms)
         self.answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
+        self._guests: frozenset[NodeId] = frozenset()  # edges that other regions admit
         self._regions = RegionTable()
-        self._field = redirect.Field(self.swarms, self.edges)
+        self.asks = Asks(self.titles, self.swarms, self.edges, self.groups, self.content, rng)
+        self.sealed = Sealed(self, self.swarms)
         self._actions: deque[TrackerAction] = deque()
         self._expire_at = 0.0
-        self._announces = self._redirects = self._refusals = 0
+        self._refusals = 0
 
     @property
     def entries(self) -> dict[TitleId, Entry]:
@@ -148,11 +149,17 @@ class Tracker:
 
     def connected(self, node: NodeId, at: HostPort, hello: Hello, now: float) -> None:
         """A node said Hello; if we knew it, it has started anew."""
+        if hello.kind is Kind.TRACKER:
+            self._actions.append(Hangup(node, Reason.NOT_ALLOWED, "this tracker serves no other trackers"))
+            return
+        if node in self.nodes:
+            self.sealed.end(self.nodes[node])
         self.swarms.forget(node)
+        self.content.placement.left(node, now)  # what it was ordered it has forgotten, too
         known = nodes.of_hello(node, at, hello, now)
         known.regions = self._regions
         known.region = self._regions.region_of(at.host) or hello.region
-        if known.kind is Kind.EDGE and self._may_register(known):
+        if known.kind is Kind.EDGE and self._may_serve(known):
             twins = self.edges.joined(node, known.region, at, now)
             if twins:
                 self._refusals += 1
@@ -166,7 +173,9 @@ class Tracker:
 
     def disconnected(self, node: NodeId, reason: Reason, now: float) -> None:
         """A connection ended: what it held cannot be asked for through us any more."""
-        self.nodes.pop(node, None)
+        known = self.nodes.pop(node, None)
+        if known is not None:
+            self.sealed.end(known)
         self.swarms.forget(node)
         self.edges.left(node)
         self.content.placement.left(node, now)
@@ -179,11 +188,9 @@ class Tracker:
 
     def receive(self, message: Message, sender: NodeId, now: float) -> None:
         """Takes one message of a connected node."""
-        node = self.nodes.get(sender)
+        node = self.hear(sender, now)
         if node is None:
-            return  # hung up on, and what it had under way still arrives
-        node.heard_at = now
-        self._place_on_map(node)
+            return
         try:
             self._answer(message, node, now)
         except Refused as refusal:
@@ -197,19 +204,19 @@ class Tracker:
     def _answer(self, message: Message, node: Node, now: float) -> None:
         match message:
             case Announce():
-                self._announce(message, node, now)
+                self.announce(message, node, now)
             case Report():
-                node.report = message
-                self.usage.reported(node, message, now)
-                self.edges.sends(node.id, message.up_rate)
+                self.report(message, node, now)
             case Load():
                 self._load(message, node, now)
             case Locate():
                 self._locate(message, node, now)
+            case WantSeal():
+                self._send(node.id, self.sealed.make(node, message.request, now))
             case Browse():
-                self._browse(message, node)
+                self._send(node.id, self.titles.browse(message))
             case Describe():
-                self._describe(message, node)
+                self._send(node.id, self.titles.describe(message))
             case Register():
                 self._register(message, node)
             case WebSeed():
@@ -230,78 +237,70 @@ class Tracker:
             self.swarms.move(node.id, node.region)
             self.edges.moved(node.id, node.region)
 
-    def _announce(self, message: Announce, node: Node, now: float) -> None:
-        if message.infohash not in self.titles:
-            # Refusing would cost the connection; an edge may announce before it registers.
-            return
-        if node.kind is Kind.EDGE and not self._may_register(node):
+    def hear(self, sender: NodeId, now: float) -> Node | None:
+        """The node that something came from; None if we hung up on it, and that was under way."""
+        node = self.nodes.get(sender)
+        if node is not None:
+            node.heard_at = now
+            self._place_on_map(node)
+        return node
+
+    def announce(self, message: Announce, node: Node, now: float) -> None:
+        """Takes in what a node holds. Raises Refused."""
+        if node.kind is Kind.EDGE and not self._may_serve(node):
             return  # anybody can say that it is an edge: nobody is sent to one we do not know
-        full = self.swarms.count_of(node.id) >= MAX_SWARMS_PER_NODE
-        if full and not self.swarms.has(message.infohash, node.id):
-            raise Refused(Reason.TOO_LARGE, f"more than {MAX_SWARMS_PER_NODE} swarms")
-        most = self.titles.most_pieces_of(message.infohash)
-        if message.held > message.total or message.total > most > 0:
-            raise Refused(Reason.MALFORMED, f"{message.held} of {message.total} pieces, of at most {most}")
-        if node.mode is Mode.DIRECT and node.kind is not Kind.EDGE and message.spare:
-            raise Refused(Reason.MALFORMED, "direct mode has nothing to spare")
-        self._announces += 1
-        self.swarms.announce(message, node.id, node.kind, node.region, now)
-        if node.kind is Kind.EDGE:
-            self.content.placement.record.announced(node.id, message, now)
+        self.asks.announce(message, node, now)
+
+    def report(self, message: Report, node: Node, now: float) -> None:
+        """Takes in how a node does."""
+        node.report = message
+        self.usage.reported(node, message, now)
+        self.edges.sends(node.id, message.up_rate)
+
+    def locate(self, asked: Sequence[Wanted], now: float) -> list[Located | Refused]:
+        """Answers for all of them in order; logs them, and orders what they make necessary."""
+        answers = self.asks.locate(asked, now)
+        for located in answers:
+            if isinstance(located, Located):
+                self.usage.redirected(located.wanted.node, located.entry.title_id, now)
+                self.answers.append(located.answer)
+                if self._settings.log_redirects:
+                    self._actions.append(LogRedirect(located.answer))
+                self._carry(self.content.fetched_by(located.answer, located.wanted.infohash, now), now)
+            else:
+                self._refusals += 1
+        return answers
 
     def _load(self, message: Load, node: Node, now: float) -> None:
         if node.id in self.edges.states:  # as above: others are passed over
             self.edges.loaded(node.id, message, now)
 
     def _locate(self, message: Locate, node: Node, now: float) -> None:
-        entry = self.titles.title_of(message.infohash)
-        if entry is None:
-            raise Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
-        if not self.groups.may_watch(entry.title_id, entry.signer, node.id):
-            raise Refused(Reason.NOT_ALLOWED, "this title is kept to groups; ask its publisher to add you")
-        self._redirects += 1
-        question = Question(
-            infohash=message.infohash,
-            viewer=Viewer(node.id, node.kind, node.region, message.stretch),
-            rate=self.titles.rate_of(message.infohash),
-            share=self.content.share(message.infohash, now),
-            origin=entry.signer,
-            number=self._redirects,
+        (found,) = self.locate([Wanted(node, message.infohash, message.stretch)], now)
+        if isinstance(found, Refused):
+            self._send(node.id, Refusal(message.request, found.reason, found.detail))
+            return
+        sources = self.sources(found.answer)
+        ticket = self.ticket(node.id, message.infohash, now)
+        connections = found.answer.connections
+        self._send(
+            node.id,
+            Redirect(message.request, message.infohash, found.entry.signer, ticket, connections, sources),
         )
-        answer = redirect.choose(self._field, question, self._rng, now)
-        self.content.asked(message.infohash, now)
-        self.usage.redirected(node, entry.title_id, now)
-        self.answers.append(answer)
-        if self._settings.log_redirects:
-            self._actions.append(LogRedirect(answer))
-        self._send(node.id, self._redirect(message, entry, node, answer, now))
-        self._carry(self.content.fetched_by(answer, message.infohash, now), now)
 
-    def _redirect(self, message: Locate, entry: Entry, node: Node, answer: Answer, now: float) -> Redirect:
-        sources = tuple(
+    def sources(self, answer: Answer) -> tuple[Source, ...]:
+        """The chosen that are still connected, and edges of other regions."""
+        here = tuple(
             Source(n.id, str(n.at), n.kind, n.region, choice.spare, choice.why)
             for choice in answer.choices
             if (n := self.nodes.get(choice.node)) is not None
         )
-        ticket = self._ticket(node.id, message.infohash, now)
-        return Redirect(
-            message.request, message.infohash, entry.signer, ticket, answer.connections, sources
-        )  # fmt: skip
+        return here + answer.abroad
 
-    def _ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
+    def ticket(self, node: NodeId, infohash: InfoHash, now: float) -> bytes:
+        """Opens a swarm to a viewer from now on."""
         expires_at = int(now) + tickets.TICKET_SECONDS
         return tickets.issue(self._key, tickets.Ticket(node, infohash, expires_at, tickets.UNLIMITED))
-
-    def _browse(self, message: Browse, node: Node) -> None:
-        newest = list(self.entries.values())[::-1]
-        page = tuple(newest[message.skip : message.skip + PAGE_ENTRIES])
-        self._send(node.id, Catalogue(message.request, len(newest), page))
-
-    def _describe(self, message: Describe, node: Node) -> None:
-        entry = self.entries.get(message.title_id)
-        if entry is None:
-            raise Refused(Reason.UNKNOWN_TITLE, "not in the catalogue")
-        self._send(node.id, Catalogue(message.request, 1, (entry,)))
 
     # -- titles -------------------------------------------------------------------------------
 
@@ -312,6 +311,16 @@ class Tracker:
 
     def _may_register(self, node: Node) -> bool:
         return self._settings.open_to_edges or node.id in self._settings.edges
+
+    def _may_serve(self, node: Node) -> bool:
+        return self._may_register(node) or node.id in self._guests
+
+    def admit(self, guests: frozenset[NodeId], now: float) -> None:
+        """Edges of other regions may serve here, too, when their own tracker is gone."""
+        for node in [self.nodes[edge] for edge in guests - self._guests if edge in self.nodes]:
+            if node.kind is Kind.EDGE and not self._may_serve(node):
+                self.edges.joined(node.id, node.region, node.at, now)
+        self._guests = guests
 
     def stored(self, order: StoreTitle) -> None:
         """The database has the title."""
@@ -338,7 +347,7 @@ class Tracker:
 
     def _carry(self, decisions: Sequence[Order | Hint], now: float) -> None:
         for decision in decisions:
-            message = self.content.say(decision, self._ticket(decision.edge, decision.infohash, now))
+            message = self.content.say(decision, self.ticket(decision.edge, decision.infohash, now))
             if message is not None:
                 self._send(decision.edge, message)
 
@@ -354,9 +363,8 @@ class Tracker:
         return self.titles.title_of(infohash)
 
     def edges_with(self, infohash: InfoHash) -> frozenset[NodeId]:
-        """The edges that hold all of a rendition."""
-        swarm = self.swarms.swarms.get(infohash)
-        return self.swarms.edges_with(swarm) if swarm else frozenset()
+        """The edges here that hold all of a rendition and may be asked."""
+        return self.content.whole_on(infohash)
 
     def web_seeds(self, infohash: InfoHash) -> list[HostPort]:
         """The HTTP doors of edges that hold a rendition."""
@@ -374,8 +382,8 @@ class Tracker:
             edges=edges,
             swarms=len(self.swarms.swarms),
             titles=len(self.entries),
-            announces=self._announces,
-            redirects=self._redirects,
+            announces=self.asks.announces,
+            redirects=self.asks.redirects,
             refusals=self._refusals,
             totals=nodes.totals(everyone),
             records=self.swarms.records.count,

@@ -72,15 +72,13 @@ class Usage:
             key = (node.id, report.run, use.infohash)
             known = key in self._batch.counters
             if entry is not None and self._has_room(known, len(self._batch.counters)):
-                self._batch.counters.pop(key, None)  # the latest stands last
-                self._batch.counters[key] = Counters(
-                    entry.title_id,
-                    node.region,
-                    int(now // DAY_SECONDS),
-                    use.edge_bytes,
-                    use.peer_bytes,
-                    use.uploaded_bytes,
-                )
+                before = self._batch.counters.pop(key, None)  # the latest stands last
+                place = entry.title_id, node.region, int(now // DAY_SECONDS)
+                told = use.edge_bytes, use.peer_bytes, use.uploaded_bytes
+                if before is not None:  # a datagram may come late: counters only grow
+                    last = before.edge_bytes, before.peer_bytes, before.uploaded_bytes
+                    told = max(told[0], last[0]), max(told[1], last[1]), max(told[2], last[2])
+                self._batch.counters[key] = Counters(*place, *told)
 
     def _has_room(self, known: bool, size: int) -> bool:
         room = known or size < MOST_WAITING

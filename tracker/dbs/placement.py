@@ -25,14 +25,15 @@ class PlacementRow:
 def write_changes(database: sqlite3.Connection, changes: Mapping[tuple[NodeId, InfoHash], Change]) -> None:
     """Brings the record up to date; a stage that stays as it was keeps its moment."""
     rows = [
-        (edge, infohash, c.stage, c.reason, c.ordered_at, c.before_at, c.at)
+        (edge, infohash, c.stage, c.reason, c.ordered_at, c.before_at, c.at, c.has_moved)
         for (edge, infohash), c in changes.items()
     ]
     with transaction(database):
         database.executemany(
-            "INSERT INTO placement VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (edge, infohash) DO UPDATE SET "
-            "changed_at = iif(stage = excluded.stage AND excluded.ordered_at IN (0, ordered_at), "
-            "changed_at, excluded.changed_at), stage = excluded.stage, reason = excluded.reason, "
+            "INSERT INTO placement VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) "
+            "ON CONFLICT (edge, infohash) DO UPDATE SET "
+            "changed_at = iif(stage = excluded.stage AND NOT ?8, changed_at, excluded.changed_at), "
+            "stage = excluded.stage, reason = excluded.reason, "
             "before_at = iif(excluded.ordered_at, excluded.before_at, before_at), "
             "ordered_at = iif(excluded.ordered_at, excluded.ordered_at, ordered_at)",
             rows,

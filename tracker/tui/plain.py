@@ -14,6 +14,7 @@ from tracker.tui.columns import NODES, SWARMS, Column, Row, heading, sorted_rows
 from tracker.tui.feed import Feed, Snapshot
 
 MAX_ADDRESS = 400
+_ALONE = ("the central tier is not reached: this region goes on alone",)
 
 
 def look(api: str, transport: httpx2.AsyncBaseTransport | None = None) -> Snapshot:
@@ -37,6 +38,7 @@ def as_text(snapshot: Snapshot) -> str:
     nodes, swarms = snapshot.nodes, snapshot.swarms
     return "\n".join(
         (
+            *(_ALONE if snapshot.overview.alone else ()),
             printable(snapshot.overview.address)[:MAX_ADDRESS],
             counts,
             sums,

@@ -179,6 +179,8 @@ class TopApp(App[None]):
 
     def _say(self) -> None:
         state = "paused" if self._is_paused else "waiting" if self._snapshot is None else "live"
+        if self._snapshot is not None and self._snapshot.overview.alone:
+            state += "  the central tier is not reached: this region goes on alone"
         first = Text(f"{self._feed.api}  {state}", style="bold")
         if self._trouble:
             first = Text(f"asking again: {self._trouble}", style="bold red")
