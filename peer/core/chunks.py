@@ -6,7 +6,6 @@ missing of it is always its tail.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peer.core.company import Company
@@ -48,11 +47,6 @@ class Chunks:
         self._company = company
         self._sources = sources
         self._done_leaves: dict[int, int] = {}
-
-    @property
-    def begun(self) -> Iterable[int]:
-        """Pieces of which something has arrived, and not all."""
-        return self._done_leaves
 
     def missing_bytes(self, manifest: Manifest, piece: int) -> int:
         """What of a piece has not arrived."""

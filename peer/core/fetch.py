@@ -10,7 +10,6 @@ from __future__ import annotations
 from peer.core import picker, rescue
 from peer.core.chunks import Chunk, Chunks
 from peer.core.company import Company
-from peer.core.look import Look
 from peer.core.rescue import RESCUE_MARGIN_SECONDS
 from peer.core.source import Source
 from peer.core.sources import Sources
@@ -213,17 +212,13 @@ class Fetch:
         if self._tick_at > now + TICK_SECONDS:  # else what happens all the time would put it off
             self._tick_by(now + TICK_SECONDS)
         sources = self.sources.all
-        look = Look(sources, wishes, self._chunks.begun, now)
-        if not look.anybody_free:
+        if not picker.anybody_free(sources, now):
             return
-        among = None if picker.is_crowded(sources) else look.worth_trying()
-        for piece, slack in picker.spread(wishes.urgent(now, among), sources, wishes.luck):
-            if piece in self._chunks.busy or look.is_early(piece, slack):
-                continue
-            source = self._choose(sources, wishes, piece, slack, now)
-            self._ask(source, piece, slack, now)
-            if source is not None and not picker.anybody_free(sources, now):
-                return
+        for piece, slack in picker.spread(wishes.urgent(now), sources, wishes.luck):
+            if piece not in self._chunks.busy:
+                self._ask(self._choose(sources, wishes, piece, slack, now), piece, slack, now)
+                if not picker.anybody_free(sources, now):
+                    return
         if wishes.downloading:
             self._download(sources, wishes, now)
 

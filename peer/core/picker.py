@@ -59,16 +59,11 @@ def edge_window(sources: Iterable[Source], piece: int, held: int, luck: float) -
         return EDGE_WINDOW_SECONDS
     if any(s.has(piece) for s in peers):
         return SHARED_WINDOW_SECONDS
-    if waits_for_nobody(peers, held):
+    if any(s.leads(held + AHEAD_PIECES) for s in peers):
+        return EDGE_WINDOW_SECONDS
+    if all(s.held is None or len(s.held) <= held - BEHIND_PIECES for s in peers):
         return EDGE_WINDOW_SECONDS
     return SHARED_WINDOW_SECONDS + luck * SPREAD_SECONDS
-
-
-def waits_for_nobody(peers: list[Source], held: int) -> bool:
-    """Whether what no peer has is best got from the edge in any case: of who holds `held` pieces itself."""
-    if any(s.leads(held + AHEAD_PIECES) for s in peers):
-        return True
-    return all(s.held is None or len(s.held) <= held - BEHIND_PIECES for s in peers)
 
 
 def choose(
@@ -91,8 +86,9 @@ def spread(
     """Wanted pieces, each with its slack. Where the edge is crowded and others are there, the nearest that
     nobody has come in this viewer's own order: else all would get the same ones at the same time, and have
     nothing to give each other."""
+    crowded = any(s.is_edge and s.joined and s.rate < QUICK_EDGE_RATE for s in sources)
     peers = [s for s in sources if s.joined and not s.is_edge]
-    if not is_crowded(sources) or not peers:
+    if not crowded or not peers:
         yield from urgent
         return
     rest = iter(urgent)
@@ -101,11 +97,6 @@ def spread(
     yield from offered
     yield from sorted((one for one in near if one not in offered), key=lambda one: luck(one[0]))
     yield from rest
-
-
-def is_crowded(sources: Iterable[Source]) -> bool:
-    """Whether an edge gives us less than a film needs."""
-    return any(s.is_edge and s.joined and s.rate < QUICK_EDGE_RATE for s in sources)
 
 
 def slack_at_edge(edge: Source, slack: float, luck: float, *, is_start: bool) -> float:

@@ -72,16 +72,6 @@ class Playhead:
             return float("inf")
         return self._anchor_at + self.media_seconds(offset) - self._anchor_seconds
 
-    def piece_at(self, slack: float, now: float, piece_length: int) -> int:
-        """A piece whose deadline is at least so many seconds away, and hardly more; 0 in a plain file."""
-        if not self._offsets:
-            return 0
-        seconds = now + slack - self._anchor_at + self._anchor_seconds
-        index = max(0, bisect_right(self._starts, seconds) - 1)
-        inside = (seconds - self._starts[index]) / (self._ends[index] - self._starts[index])
-        offset = self._offsets[index] + min(1.0, max(0.0, inside)) * self._lengths[index]
-        return int(offset) // piece_length + 2
-
     def is_start(self, offset: int) -> bool:
         """Whether the byte is of what must be here before anything is shown, after a start or a seek."""
         has_begun = self.deadline(offset) != float("inf")

@@ -17,8 +17,6 @@ DOWNLOAD_PATIENCE_SECONDS = 20.0  # who saves a file, after a minute
 UNSTORED_AHEAD_PIECES = 48  # of the 64 that are kept in memory; the rest were just shown
 DOWNLOAD_LOOK_AHEAD = 32  # pieces of each order considered at once
 FOREVER = float("inf")
-# A draw per piece that needs no memory and no order: one round of SplitMix64 (Steele, Lea, Flood 2014)
-_LUCK_STEP, _LUCK_MIX, _LUCK_MASK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, (1 << 64) - 1
 
 
 @dataclass(slots=True)
@@ -40,7 +38,7 @@ class Wishes:
         self.downloading = False
         self.unstored: set[int] = set()  # here in memory only, for the player
         self._faded: set[int] = set()  # were here during this download, and found no lasting place
-        self._luck = int(rng.random() * _LUCK_MASK)
+        self._luck: dict[int, float] = {}
         self._waiting: dict[int, Wait] = {}
         self._order: list[int] = []
         self._rng = rng
@@ -104,13 +102,12 @@ class Wishes:
 
     def luck(self, piece: int) -> float:
         """This viewer's draw for a piece, 0 to 1, the same at every look."""
-        mixed = (self._luck + piece * _LUCK_STEP) & _LUCK_MASK
-        mixed = ((mixed ^ mixed >> 30) * _LUCK_MIX) & _LUCK_MASK
-        return (mixed ^ mixed >> 31) / _LUCK_MASK
+        if piece not in self._luck:
+            self._luck[piece] = self._rng.random()
+        return self._luck[piece]
 
-    def urgent(self, now: float, among: Bitfield | None = None) -> Iterator[tuple[int, float]]:
-        """Missing pieces that playback needs within the prefetch window, with their slack; only those
-        `among` some, if they are given, and what readers wait for."""
+    def urgent(self, now: float) -> Iterator[tuple[int, float]]:
+        """Missing pieces that playback needs within the prefetch window, with their slack."""
         for piece, wait in sorted(self._waiting.items()):
             if not self.here(piece):
                 yield piece, self._waiting_slack(piece, wait, now)
@@ -120,8 +117,7 @@ class Wishes:
         end = self.manifest.piece_count
         if self.unstored:  # the disk is full: fetch no more ahead than memory keeps
             end = min(end, first + UNSTORED_AHEAD_PIECES)
-        ahead: Iterable[int] = range(first, end) if among is None else among.cut(first, end)
-        for piece in ahead:
+        for piece in range(first, end):
             slack = self.slack(piece, now)
             if slack > PREFETCH_SECONDS:
                 return

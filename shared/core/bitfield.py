@@ -74,33 +74,6 @@ class Bitfield:
         missing._bits &= ~self._bits
         return missing
 
-    @classmethod
-    def union(cls, total: int, fields: Iterable[Bitfield]) -> Bitfield:
-        """What any of these has; all are of `total` pieces."""
-        every = cls(total)
-        for one in fields:
-            every._bits |= one._bits
-        return every
-
-    def __and__(self, other: Bitfield) -> Bitfield:
-        return self._of(self._bits & other._bits)
-
-    def __or__(self, other: Bitfield) -> Bitfield:
-        return self._of(self._bits | other._bits)
-
-    def __sub__(self, other: Bitfield) -> Bitfield:
-        return self._of(self._bits & ~other._bits)
-
-    def _of(self, bits: int) -> Bitfield:
-        field = Bitfield(self.total)
-        field._bits = bits
-        return field
-
-    def cut(self, first: int, end: int) -> Bitfield:
-        """Those of its pieces from `first` on and below `end`."""
-        behind = (1 << max(0, self.total - first)) - 1
-        return self._of((self._bits & behind) >> max(0, self.total - end) << max(0, self.total - end))
-
     def from_piece(self, first: int) -> Iterator[int]:
         """The pieces from `first` on to the end, then those before it."""
         behind = Bitfield(self.total)
