@@ -14,7 +14,7 @@ LOCK := ../$(BIN)/uv pip compile --no-config --quiet --universal --python-versio
 	--no-emit-index-url --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test check lint fuzz lab bench-data bench-tracker bench-cap lock clean
+.PHONY: help env dev demo test check lint fuzz lab bench-data bench-tracker bench-swarm bench-cap lock clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -49,6 +49,9 @@ bench-cap: dev ## upload caps seen from outside, beside other clients (ARGS=--qu
 
 bench-data: dev ## measure the data plane beside others (ARGS=--quick: two minutes)
 	@$(BIN)/python -m benchmarks.data $(ARGS)
+
+bench-swarm: dev ## swarms in virtual time beside the fluid bound and pure edge (ARGS=--quick)
+	@$(BIN)/python -m benchmarks.swarm $(ARGS)
 
 bench-tracker: dev ## measure the tracker: records, choices, and whether they are good (ARGS="--only NAME")
 	@$(BIN)/python -m benchmarks.tracker $(ARGS)

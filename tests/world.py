@@ -9,24 +9,34 @@ through a buffer as players do, and count start-up and stalls themselves.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from random import Random
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.core.admission import Admission
-from edge.core.edge import Edge
+from edge.core.edge import Edge, EdgeSettings
 from peer.core.peer import Peer, PeerSettings
 from shared.core import entries, messages, signing
 from shared.core.actions import Ask, AskManifest, Cancel, Decline, Dial, Hangup, Send, Serve
 from shared.core.errors import Reason
 from shared.core.ids import Address, InfoHash, Kind, Mode, NodeId
-from shared.core.messages import PROTOCOL_VERSION, Entry, Hello
+from shared.core.messages import PROTOCOL_VERSION, Hello
 from shared.core.rates import Rates
 from tests.world_audience import Audience
 from tests.world_bulk import Bulk
-from tests.world_parts import Host, Line, Viewer, VirtualClock, film, key_of
+from tests.world_parts import (
+    COARSE,
+    FINE,
+    Host,
+    Line,
+    Region,
+    Scale,
+    Viewer,
+    VirtualClock,
+    film,
+    key_of,
+)  # fmt: skip
 from tracker.core.tracker import StoreTitle, Tracker, TrackerSettings
 
 DEATH_NOTICED_SECONDS = 12.0  # the shells' idle timeout
@@ -44,13 +54,19 @@ class World:
         film_seconds: int = 60,
         bit_rate: float = 3_960_000.0,
         edge_rate: float = 2_500_000.0,
+        titles: int = 1,
+        scale: Scale = FINE,
     ) -> None:
-        """`edge_rate` is the edge's uplink in bytes per second."""
-        self.clock = VirtualClock(seed)
-        self.manifest, key = film(film_seconds, bit_rate)
+        """`edge_rate`: of the first edge's uplink, bytes per second."""
+        self.clock = VirtualClock(seed, keeps_trace=scale.keeps_trace)
+        films = [film(film_seconds, bit_rate, number) for number in range(titles)]
+        self.manifest, key = films[0]
+        self.manifests = {manifest.infohash: manifest for manifest, _ in films}
         self.hosts: dict[NodeId, Host] = {}
-        self.bulk = Bulk(self.clock, self.hosts, self.manifest, self.pump)
-        self.audience = Audience(self.clock, self.manifest, self.pump)
+        self.edges: list[Host] = []
+        self._scale = scale
+        self.bulk = Bulk(self.clock, self.hosts, self.manifests, self.pump, scale.turn_seconds)
+        self.audience = Audience(self.clock, self.manifests, self.pump, scale.tick_seconds)
         self._acts: dict[type, Callable[[Host, Any], None]] = {
             Send: self._send,
             Dial: self._dial,
@@ -66,15 +82,25 @@ class World:
             "tracker", key_of("tracker"), None, Line(1e9, 1e9), Kind.TRACKER, Mode.DIRECT
         )
         self._address = Address(self.tracker.node, self.tracker.at)
-        self.edge = self._start_edge(key, edge_rate)
+        self.edge = self._start_edge("edge", key, edge_rate)
         self.start_tracker()
 
     # -- building -------------------------------------------------------------------------------
 
-    def _host(self, name: str, key: Ed25519PrivateKey, core: Any, line: Line, kind: Kind, mode: Mode) -> Host:
+    def _host(
+        self,
+        name: str,
+        key: Ed25519PrivateKey,
+        core: Any,
+        line: Line,
+        kind: Kind,
+        mode: Mode,
+        region: Region | None = None,
+    ) -> Host:
         node = signing.node_id(key.public_key().public_bytes_raw())
-        hello = Hello(PROTOCOL_VERSION, kind, mode, "", "world", "0.0.0.0:0")
-        host = self.hosts[node] = Host(name, node, core, line, hello)
+        region = region or Region()
+        hello = Hello(PROTOCOL_VERSION, kind, mode, region.name, "world", "0.0.0.0:0")
+        host = self.hosts[node] = Host(name, node, core, line, hello, region=region)
         self.clock.at(self.clock.now, lambda: self.pump(host))
         return host
 
@@ -83,25 +109,39 @@ class World:
 
     def start_tracker(self) -> None:
         """A tracker that knows its catalogue and nothing else, as after a crash."""
-        manifest = self.manifest
-        renditions = (entries.rendition_of(manifest),)
-        entry = Entry(manifest.title_id, manifest.title, manifest.signer_id, renditions)
+        catalogue = [entries.entry_of(manifest) for manifest in self.manifests.values()]
         settings = TrackerSettings(open_to_edges=True)
-        self.tracker.core = Tracker(key_of("tracker"), settings, [entry], self._random())
+        self.tracker.core = Tracker(key_of("tracker"), settings, catalogue, self._random())
         self.tracker.alive = True
         self.tracker.timer_at = float("inf")
 
-    def _start_edge(self, key: Ed25519PrivateKey, up_rate: float) -> Host:
-        core = Edge(self._address, Admission(frozenset(), False), self._random())
-        core.hold(self.manifest, frozenset(range(self.manifest.piece_count)), self.clock.now)
-        return self._host("edge", key, core, Line(up_rate), Kind.EDGE, Mode.SHARED)
+    def add_edge(self, name: str, up_rate: float, region: str = "") -> Host:
+        """One more edge that holds everything; it is nobody's household."""
+        return self._start_edge(name, key_of(name), up_rate, region)
+
+    def _start_edge(self, name: str, key: Ed25519PrivateKey, up_rate: float, region: str = "") -> Host:
+        settings = EdgeSettings(capacity_rate=up_rate)
+        core = Edge(self._address, Admission(frozenset(), False), self._random(), settings)
+        host = self._host(name, key, core, Line(up_rate), Kind.EDGE, Mode.SHARED, Region(region))
+        self.edges.append(host)
+        for manifest in self.manifests.values():
+            core.hold(manifest, frozenset(range(manifest.piece_count)), self.clock.now)
+        if self._scale is not FINE:
+            self._measure(host, 0)  # with one edge nothing depends on its load
+        return host
 
     def add_peer(
-        self, name: str, line: Line, kind: Kind = Kind.PC, mode: Mode = Mode.SHARED, told_rate: float = 0.0
+        self,
+        name: str,
+        line: Line,
+        kind: Kind = Kind.PC,
+        mode: Mode = Mode.SHARED,
+        told_rate: float = 0.0,
+        region: Region | None = None,
     ) -> Host:
         """A peer that is switched on now and watches nothing yet; it believes `told_rate` of its uplink."""
         core = Peer(PeerSettings(self._address, mode, told_rate or line.up_rate), self._random())
-        host = self._host(name, key_of(name), core, line, kind, mode)
+        host = self._host(name, key_of(name), core, line, kind, mode, region)
         self._measure(host, 0)
         return host
 
@@ -113,15 +153,15 @@ class World:
         if host.alive:
             self.clock.at(self.clock.now + MEASURE_SECONDS, lambda: self._measure(host, sent))
 
-    def watch(self, host: Host, after_seconds: float) -> Viewer:
+    def watch(self, host: Host, after_seconds: float, infohash: InfoHash | None = None) -> Viewer:
         """The host's user presses play."""
-        viewer = Viewer(host, self.clock.now + after_seconds)
+        viewer = Viewer(host, self.clock.now + after_seconds, infohash=infohash or self.infohash)
         self.audience.watch(viewer)
         return viewer
 
     def download(self, host: Host, after_seconds: float) -> Viewer:
         """The host's user wants the whole file, and looks at nothing meanwhile."""
-        viewer = Viewer(host, self.clock.now + after_seconds, downloads=True)
+        viewer = Viewer(host, self.clock.now + after_seconds, downloads=True, infohash=self.infohash)
         self.audience.watch(viewer)
         return viewer
 
@@ -136,6 +176,19 @@ class World:
         self.clock.note(f"{host.name} dies")
         for node in host.links:
             self._lose_later(self.hosts[node], host.node)
+        host.links.clear()
+        host.flows.clear()
+
+    def leave(self, host: Host) -> None:
+        """The host's user has enough and switches it off: others hear of it at once."""
+        if not host.alive:
+            return
+        host.alive = False
+        self.clock.note(f"{host.name} leaves")
+        for node in host.links:
+            other = self.hosts[node]
+            when = self.clock.now + self.clock.delay(host, other)
+            self.clock.at(when, lambda other=other: self._lose(other, host.node))  # type: ignore[misc]
         host.links.clear()
         host.flows.clear()
 
@@ -173,11 +226,13 @@ class World:
         target = self.hosts[action.to]
         if action.to not in host.links:
             return
-        body = messages.encode(action.message)  # what cannot be said on the wire fails here too
+        message = action.message
+        if self._scale.encodes:  # what cannot be said on the wire fails here too
+            message = messages.decode(messages.encode(message))
 
         def arrive() -> None:
             if target.alive and host.node in target.links:
-                target.core.receive(messages.decode(body), host.node, self.clock.now)
+                target.core.receive(message, host.node, self.clock.now)
                 self.pump(target)
 
         self.clock.at(self.clock.now + self.clock.delay(host, target), arrive)
@@ -234,7 +289,7 @@ class World:
 
     def fingerprint(self) -> str:
         """A hash of all that happened."""
-        return sha256("\n".join(self.clock.trace).encode()).hexdigest()
+        return self.clock.fingerprint()
 
 
-__all__ = ["Host", "Line", "Viewer", "World"]
+__all__ = ["COARSE", "FINE", "Host", "Line", "Region", "Scale", "Viewer", "World"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peer.core.wishes import DOWNLOAD_PATIENCE_SECONDS
+from shared.core.ids import InfoHash
 from shared.core.manifest import Manifest
 from tests.world_parts import SEGMENT_MS, Viewer, VirtualClock
 
@@ -15,14 +16,22 @@ PICTURE_SECONDS = 1.0  # a player shows the first picture when it has this much
 
 
 class Audience:
-    """The viewers of one film. `pump` carries out what a viewer's core decided."""
+    """The viewers of a world's films, all of one length. `pump` carries out what a core decided."""
 
-    def __init__(self, clock: VirtualClock, manifest: Manifest, pump: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        clock: VirtualClock,
+        manifests: dict[InfoHash, Manifest],
+        pump: Callable[[Any], None],
+        tick_seconds: float,
+    ) -> None:
+        manifest = next(iter(manifests.values()))
         assert manifest.media is not None
         self.viewers: list[Viewer] = []
         self.picture_seconds = PICTURE_SECONDS
         self._clock = clock
         self._manifest = manifest
+        self._tick_seconds = tick_seconds
         self._film_seconds = SEGMENT_MS / 1000 * len(manifest.media.segments)
         self._pump = pump
 
@@ -33,14 +42,14 @@ class Audience:
 
     def _press_play(self, viewer: Viewer) -> None:
         if viewer.host.alive:
-            viewer.host.core.fetch(self._manifest.infohash, self._clock.now)
+            viewer.host.core.fetch(viewer.infohash, self._clock.now)
             self._pump(viewer.host)
             self._play(viewer)
 
     def _play(self, viewer: Viewer) -> None:
         if not viewer.host.alive or viewer.done:
             return
-        fetch = viewer.host.core.fetches[self._manifest.infohash]
+        fetch = viewer.host.core.fetches[viewer.infohash]
         if fetch.manifest is not None:
             self._look(viewer, fetch)
             if viewer.downloads:
@@ -48,7 +57,11 @@ class Audience:
             else:
                 self._read(viewer, fetch)
                 self._show(viewer, fetch)
-        self._clock.at(self._clock.now + PLAYER_TICK_SECONDS, lambda: self._play(viewer))
+        tick = self._tick(viewer)
+        self._clock.at(self._clock.now + tick, lambda: self._play(viewer))
+
+    def _tick(self, viewer: Viewer) -> float:
+        return PLAYER_TICK_SECONDS if viewer.startup_seconds is None else self._tick_seconds
 
     def _look(self, viewer: Viewer, fetch: Any) -> None:
         if viewer.whole_at is None and fetch.known.held.complete:
@@ -112,7 +125,7 @@ class Audience:
         elif ahead >= self._enough(viewer) or end == self._manifest.length:
             self._show_on(viewer)
         elif viewer.stalled:
-            viewer.stall_seconds += PLAYER_TICK_SECONDS
+            viewer.stall_seconds += self._tick_seconds
         else:
             viewer.stalled = True
             viewer.stalls += 1
@@ -120,11 +133,11 @@ class Audience:
 
     def _enough(self, viewer: Viewer) -> float:
         """After a stall a player wants more than the next instant before it goes on."""
-        return self.picture_seconds if viewer.stalled else PLAYER_TICK_SECONDS
+        return self.picture_seconds if viewer.stalled else self._tick_seconds
 
     def _show_on(self, viewer: Viewer) -> None:
         viewer.stalled = False
-        viewer.shown_seconds += PLAYER_TICK_SECONDS
+        viewer.shown_seconds += self._tick_seconds
         if viewer.shown_seconds >= self._film_seconds:
             viewer.done = True
             self._clock.note(f"{viewer.host.name} saw it all")

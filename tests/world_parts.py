@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shared.core import manifest as manifests
 from shared.core.bulk import PieceRequest
-from shared.core.ids import HostPort, NodeId, TitleId
+from shared.core.ids import HostPort, InfoHash, NodeId, TitleId
 from shared.core.manifest import Manifest
 from shared.core.merkle import FileTree, root_of_layer
 from shared.core.messages import Hello
@@ -31,13 +31,16 @@ def key_of(name: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest())
 
 
-def film(seconds: int = 60, bit_rate: float = 3_960_000.0) -> tuple[Manifest, Ed25519PrivateKey]:
+def film(
+    seconds: int = 60, bit_rate: float = 3_960_000.0, number: int = 0
+) -> tuple[Manifest, Ed25519PrivateKey]:
     """A signed manifest of a film whose bytes nobody needs, and the key of its publisher's edge."""
     key = key_of("publisher's edge")
     each = int(bit_rate / 8 * SEGMENT_MS / 1000)
     segments = lay_out(1000, [(each, SEGMENT_MS)] * (seconds * 1000 // SEGMENT_MS))
     length = segments[-1].offset + segments[-1].length
-    layer = b"".join(sha256(b"%d" % n).digest() for n in range(-(-length // PIECE_BYTES)))
+    seed = b"%d " % number if number else b""
+    layer = b"".join(sha256(seed + b"%d" % n).digest() for n in range(-(-length // PIECE_BYTES)))
     tree = FileTree(length, PIECE_BYTES, layer, root_of_layer(layer, PIECE_BYTES))
     media = Media(
         bandwidth=int(bit_rate),
@@ -49,8 +52,33 @@ def film(seconds: int = 60, bit_rate: float = 3_960_000.0) -> tuple[Manifest, Ed
         init_bytes=1000,
         segments=segments,
     )
-    draft = manifests.build("film.mp4", tree, title="Film", title_id=TitleId(bytes(16)), media=media)
+    title_id = TitleId(number.to_bytes(16, "big"))
+    draft = manifests.build("film.mp4", tree, title="Film", title_id=title_id, media=media)
     return manifests.parse(manifests.sign(draft, key)), key
+
+
+@dataclass(slots=True, eq=False)
+class Region:
+    """What the households of a region share: one link to the rest, in bytes per second each way.
+
+    All that they send and get goes through it, their neighbours' bytes too, so that peers are no
+    cloud. It is crossed in the order of leaving the sender's line."""
+
+    name: str = ""
+    up_rate: float = float("inf")
+    down_rate: float = float("inf")
+    up_free_at: float = 0.0
+    down_free_at: float = 0.0
+
+    def up(self, at: float, size: int) -> float:
+        """When `size` bytes that come at `at` have left it."""
+        self.up_free_at = max(at, self.up_free_at) + size / self.up_rate
+        return self.up_free_at
+
+    def down(self, at: float, size: int) -> float:
+        """The same, towards the households."""
+        self.down_free_at = max(at, self.down_free_at) + size / self.down_rate
+        return self.down_free_at
 
 
 @dataclass(slots=True)
@@ -69,7 +97,7 @@ class Flow:
 
     asker: Host
     number: int
-    sizes: deque[int]
+    sizes: deque[int]  # of its leaves
     request: int  # the source's own number
 
 
@@ -95,6 +123,9 @@ class Host:
     sent_bytes: int = 0
     received_bytes: int = 0
     stored: list[int] = field(default_factory=list)  # pieces, in the order they were verified
+    region: Region = field(default_factory=Region)
+    asks: int = 0  # of peers
+    failed_asks: int = 0  # that they did not answer in whole
 
     @property
     def at(self) -> HostPort:
@@ -119,15 +150,34 @@ class Viewer:
     waits_for: int | None = None
     waits_since: float = 0.0
     done: bool = False
+    left: bool = False  # had enough before the end
+    infohash: InfoHash | None = None  # None: the first film
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How finely a world is simulated; the cores are the same in any."""
+
+    turn_seconds: float = 0.0  # of a line's turn of one stream; 0: a leaf
+    tick_seconds: float = 0.05  # between a player's looks, once it shows a picture
+    encodes: bool = True  # messages go through their wire form
+    keeps_trace: bool = True  # else only its hash
+
+
+FINE = Scale()
+COARSE = Scale(turn_seconds=0.25, tick_seconds=0.25, encodes=False, keeps_trace=False)
 
 
 class VirtualClock:
     """Everything that will happen, in one heap; equal moments keep their order."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, keeps_trace: bool = True) -> None:
         self.rng = Random(seed)
         self.now = START_AT
         self.trace: list[str] = []
+        self.events = 0
+        self._keeps_trace = keeps_trace  # else only its hash
+        self._digest = sha256()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
 
@@ -140,12 +190,20 @@ class VirtualClock:
         end = self.now + seconds
         while self._events and self._events[0][0] <= end:
             self.now, _, what = heapq.heappop(self._events)
+            self.events += 1
             what()
         self.now = end
 
     def note(self, line: str) -> None:
         """Adds to the trace."""
-        self.trace.append(f"{self.now - START_AT:.4f} {line}")
+        dated = f"{self.now - START_AT:.4f} {line}"
+        self._digest.update(dated.encode() + b"\n")
+        if self._keeps_trace:
+            self.trace.append(dated)
+
+    def fingerprint(self) -> str:
+        """A hash of all that was noted."""
+        return self._digest.hexdigest()
 
     def delay(self, a: Host, b: Host) -> float:
         """One way from one host to the other; what is lost comes a retransmission later."""

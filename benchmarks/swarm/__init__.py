@@ -1,0 +1,1 @@
+"""Swarms of the real cores in virtual time."""
