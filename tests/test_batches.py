@@ -16,13 +16,13 @@ from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
 from aioquic.quic.stream import QuicStreamSender
 from aioquic.tls import Epoch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.core.path_mtu import PathMtu
 from shared.quic.press import HEADER_BYTES, Press, Seal, varint
 from shared.quic.receiving import _lone_stream_frame
-from shared.quic.recovery import Batch, Recovery, count_of
+from shared.quic.recovery import MAX_BACKOFF_SECONDS, Batch, Recovery, count_of
 from shared.quic.rope import Rope
 
 ID = b"12345678"
@@ -237,7 +237,15 @@ STEP = st.one_of(
 )
 
 
+def next_backoff(recovery: QuicPacketRecovery) -> float:
+    """What aioquic would wait after one more timeout; from `MAX_BACKOFF_SECONDS` on we wait no longer."""
+    return float(recovery.get_probe_timeout() * 2 ** (recovery._pto_count + 1))
+
+
 @given(steps=st.lists(STEP, max_size=40))
+@example(
+    steps=[("send", 1, False), ("wait", 0.25), ("ack", [(0, 1)]), ("send", 3, False), ("timer",), ("timer",)]
+)
 def test_recovery_does_for_batches_what_aioquic_does_for_packets(steps: list[Any]) -> None:
     """Whatever is sent, acknowledged and timed out: the same bytes acked and lost, times, counts, calls."""
     batched, single = course(partial(Recovery, path_mtu=PathMtu())), course(QuicPacketRecovery)
@@ -258,7 +266,7 @@ def test_recovery_does_for_batches_what_aioquic_does_for_packets(steps: list[Any
                     )
             case ("wait", seconds):
                 now += seconds
-            case ("timer",) if single.recovery._pto_count < 3:  # later ones are not backed off as far
+            case ("timer",) if next_backoff(single.recovery) <= MAX_BACKOFF_SECONDS:
                 for one in (batched, single):
                     one.recovery.on_loss_detection_timeout(now=now)
         assert batched.figures() == pytest.approx(single.figures())
