@@ -19,7 +19,6 @@ MAX_SEGMENTS = 1 << 16  # three days of four seconds each
 MAX_BANDWIDTH = 1 << 40
 MAX_PIXELS = 65535
 MAX_DURATION_MS = (1 << 32) - 1
-MAX_SEGMENT_BYTES = (1 << 32) - 1
 
 _PAIR = struct.Struct(">II")
 _CODECS = re.compile(r"[A-Za-z0-9.,_+-]{1,100}\Z")  # RFC 6381; ends up in quotes in playlists
