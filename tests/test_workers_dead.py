@@ -148,7 +148,8 @@ async def lose_one(
 ) -> None:
     """See above."""
     async with crewed(tmp_path, film) as house:
-        lead, orphan, other = processes()
+        before = set(processes())
+        lead = min(before)
         aim(monkeypatch, FIRST)
         async with stranger(house.edge.ready.address) as viewer:
             await viewer.join(house, film)
@@ -156,9 +157,10 @@ async def lose_one(
             channels.ends[name].shutdown(socket.SHUT_RDWR)
             assert await fetch(viewer, film) == len(film.data)
             await wait_until(all_there_and_one_more, seconds=20)
-            assert {lead, orphan, other} < set(processes())
+            assert before < set(processes())
             assert await fetch(viewer, film) == len(film.data)
-        await ended(orphan)
+        await wait_until(all_there, seconds=20)
+        assert before - set(processes()), "who lost the lead has ended"
         address = await house.publish(clip, "New")
         new = published_film(house, clip, address.title)
         for where in (FIRST, FIRST + 1):
@@ -167,6 +169,11 @@ async def lose_one(
                 await viewer.join(house, new)
                 assert await fetch(viewer, new) == len(new.data)
         assert lead in processes()
+
+
+async def all_there() -> bool:
+    """Whether there are as many processes as there should be."""
+    return len(processes()) == 1 + WORKERS
 
 
 async def all_there_and_one_more() -> bool:
