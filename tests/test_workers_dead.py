@@ -171,11 +171,6 @@ async def lose_one(
         assert lead in processes()
 
 
-async def all_there() -> bool:
-    """Whether there are as many processes as there should be."""
-    return len(processes()) == 1 + WORKERS
-
-
 async def all_there_and_one_more() -> bool:
     """Whether one who leaves and one who comes are both there."""
     return len(processes()) == 2 + WORKERS
