@@ -96,6 +96,26 @@ async def greet(edge: Client, quota: int) -> None:
     await edge.say(Load(10_000_000, 0, quota, 0, int(clock.now() * 1000)))
 
 
+def refused(moment: str) -> list[tuple[tuple[str, ...], int, str]]:
+    """Wrong words, the status they end with, and a part of what is said."""
+    return [
+        (
+            ("Film fil", "--before", moment),
+            1,
+            "there is no title 'Film fil' here; did you mean 'Film film'",
+        ),
+        (("Film film", "--before", "2020-01-01T00:00"), 2, "local time"),
+        (("Film film",), 2, "--before: when must the title be there?"),
+        (("Film film", "--before", moment, "--regions", "x"), 1, "no edge is in region 'x' now"),
+        (("Film film", "--before", moment, "--regions", "x", "--edges", "1"), 2, "--edges: say how many"),
+        (("Film film", "--before", moment, "--edges", "0"), 2, "--edges: expected a number from 1"),
+        (("Film film", "--cancel", "--before", moment), 2, "--cancel: takes a plan back"),
+        (("Film film", "--cancel", "--edges", "0"), 2, "--cancel: takes a plan back"),
+        (("--edges", "0"), 2, "which title?"),
+        (("--before", moment), 2, "which title?"),
+    ]
+
+
 async def test_a_title_is_placed_seen_cancelled_and_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,22 +165,7 @@ async def test_a_title_is_placed_seen_cancelled_and_refused_in_one_line(
         (plan,) = json.loads((await run("--json"))[1])["plans"]
         assert (plan["state"], plan["release_at"]) == ("placed", near.timestamp())
 
-        for arguments, status, says in [
-            (
-                ("Film fil", "--before", moment),
-                1,
-                "there is no title 'Film fil' here; did you mean 'Film film'",
-            ),
-            (("Film film", "--before", "2020-01-01T00:00"), 2, "local time"),
-            (("Film film",), 2, "--before: when must the title be there?"),
-            (("Film film", "--before", moment, "--regions", "x"), 1, "no edge is in region 'x' now"),
-            (("Film film", "--before", moment, "--regions", "x", "--edges", "1"), 2, "--edges: say how many"),
-            (("Film film", "--before", moment, "--edges", "0"), 2, "--edges: expected a number from 1"),
-            (("Film film", "--cancel", "--before", moment), 2, "--cancel: takes a plan back"),
-            (("Film film", "--cancel", "--edges", "0"), 2, "--cancel: takes a plan back"),
-            (("--edges", "0"), 2, "which title?"),
-            (("--before", moment), 2, "which title?"),
-        ]:
+        for arguments, status, says in refused(moment):
             got, out, error = await run(*arguments)
             assert (got, out, says in error) == (status, "", True), (arguments, got, error)
             assert error.startswith("penstock: error: ")

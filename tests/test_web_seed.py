@@ -358,7 +358,8 @@ async def test_clients_share_a_rate(tmp_path: Path, film: Published) -> None:
                 nursery.start_soon(take, 1)
         passed = trio.current_time() - began
         assert sum(taken) <= rate * passed + burst
-        assert abs(taken[0] - taken[1]) <= 4 * PART_BYTES  # each has a part or two on the way
+        # The first may have the burst of two parts before the second is there, and a turn of one at the end.
+        assert abs(taken[0] - taken[1]) <= 3 * PART_BYTES
 
 
 def test_nothing_is_open_that_was_not_said_to_be() -> None:
